@@ -1,0 +1,1 @@
+"""Behaviour policies of the demo datasets: soft actor-critic actors and their measured returns."""
