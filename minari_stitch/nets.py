@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+_ALL = slice(None)
+
+
 class MLP(nn.Module):
     """`M` independent multi-layer perceptrons with SiLU, evaluated in one batched product per layer.
 
@@ -33,16 +36,14 @@ class MLP(nn.Module):
         self.weights = nn.ParameterList(_uniform((members, i, o), i, generator) for i, o in pairs)
         self.biases = nn.ParameterList(_uniform((members, 1, o), i, generator) for i, o in pairs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, members: slice = _ALL) -> Tensor:
         """Map `(B, inputs)`, shared by the members, or `(M, B, inputs)` to `(M, B, outputs)`."""
-        members = self.weights[0].shape[0]
-        x = x.expand(members, *x.shape[-2:])
-        last = len(self.weights) - 1
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias.to(x.dtype), x, weight.to(x.dtype))
-            if i < last:
-                x = F.silu(x)
-        return x
+        weights = [weight[members] for weight in self.weights]
+        biases = [bias[members] for bias in self.biases]
+        x = x.expand(len(weights[0]), *x.shape[-2:])
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            x = F.silu(torch.baddbmm(bias, x, weight))
+        return torch.baddbmm(biases[-1], x, weights[-1])
 
 
 class TemporalUNet(nn.Module):
@@ -150,13 +151,15 @@ class _Block(nn.Module):
 
 
 def initialise(net: nn.Module, generator: torch.Generator) -> None:
-    """Draw the weights of every convolution and linear layer from `generator`, never from the global RNG."""
+    """Set every parameter, drawing weights from `generator` and never from the global RNG."""
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.ConvTranspose1d):
             bound = 1 / math.sqrt(module.weight[0].numel())
             for parameter in module.parameters():
                 with torch.no_grad():
                     parameter.uniform_(-bound, bound, generator=generator)
+        elif isinstance(module, nn.GroupNorm):
+            module.reset_parameters()
 
 
 def _groups(channels: int) -> int:
