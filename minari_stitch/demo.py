@@ -15,20 +15,29 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from minari_stitch import minari_io
+from minari_stitch.behaviour import Actor, make_env, play_episode, uniform
 from minari_stitch.episodes import Episodes
-from minari_stitch.errors import StitchError
+from minari_stitch.errors import ConfigError, DatasetIdError, StitchError
 
 DEFAULT_STEPS = 200_000
-CHUNK_STEPS = 10_000
+_CHUNK_STEPS = 10_000
 
 Progress = Callable[[int, int], None]
+
+_PACKED = resources.files("minari_stitch.policies")
+_LADDERS = {  # the actors of a replay buffer, the last of which is medium; then the expert
+    "hopper": ((20_000, 100_000, 140_000, 200_000, 480_000), 360_000),
+    "walker2d": ((40_000, 100_000, 160_000, 300_000, 380_000), 680_000),
+    "halfcheetah": ((20_000, 40_000, 60_000, 80_000), 560_000),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +47,137 @@ class Recipe:
     Attributes:
         dataset_id: Id under `demo/`.
         env: Key into the packed policies (`hopper`).
-        env_id: Gymnasium id (`Hopper-v5`).
         actors: Environment steps each actor was trained for; 0 acts uniformly at random.
     """
 
     dataset_id: str
     env: str
-    env_id: str
     actors: tuple[int, ...]
+
+    @property
+    def env_id(self) -> str:
+        """Gymnasium id (`Hopper-v5`)."""
+        return policy_table()[self.env]["env_id"]
+
+    @property
+    def actor_returns(self) -> tuple[float, ...]:
+        """Measured mean return of each actor; those of the dataset lie between the least and the greatest."""
+        return tuple(_measured(self.env, actor) for actor in self.actors)
+
+    @property
+    def description(self) -> str:
+        """The mix in words."""
+        if self.actors == (0,):
+            return "uniform random actions"
+        trained = ", ".join(f"{actor:,}" for actor in self.actors)
+        what = (
+            "a SAC actor"
+            if len(self.actors) == 1
+            else f"{len(self.actors)} SAC actors, equal shares of steps,"
+        )
+        return f"{what} trained for {trained} steps"
+
+
+RECIPES = {
+    recipe.dataset_id: recipe
+    for env, (ladder, expert) in _LADDERS.items()
+    for name, actors in {
+        "random": (0,),
+        "medium-replay": ladder,
+        "medium": ladder[-1:],
+        "medium-expert": (ladder[-1], expert),
+        "expert": (expert,),
+    }.items()
+    for recipe in [Recipe(dataset_id=f"demo/{env}/{name}-v0", env=env, actors=actors)]
+}
+
+
+@cache
+def policy_table() -> dict[str, Any]:
+    """The packed `policies.json`: for each environment its actors and their measured returns."""
+    return json.loads((_PACKED / "policies.json").read_text())
+
+
+def is_demo_id(dataset_id: str) -> bool:
+    """Whether an id lies under `demo/`; `ensure` says whether there is a recipe for it."""
+    return dataset_id.startswith("demo/")
+
+
+def ensure(
+    dataset_id: str,
+    *,
+    n_steps: int | None = None,
+    seed: int | None = None,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> None:
+    """Make a demo dataset, unless it is already local.
+
+    Args:
+        dataset_id: One of `RECIPES`.
+        n_steps: Steps in all; by default those of the local dataset, or 200,000.
+        seed: By default that of the local dataset, or 0.
+        workers: Processes that roll out, see `rollout`.
+        progress: Called with (steps done, steps in all).
+
+    Raises:
+        DatasetIdError: There is no such recipe.
+        ConfigError: `n_steps` or `workers` is too small.
+        StitchError: The local dataset has other steps or another seed, or MuJoCo is not installed.
+        StorageError: The datasets path cannot be written, or is full.
+    """
+    if dataset_id not in RECIPES:
+        raise DatasetIdError(f"There is no demo dataset {dataset_id!r}. Choose one of {', '.join(RECIPES)}.")
+    if minari_io.exists(dataset_id):
+        _check_same(dataset_id, {"steps": n_steps, "seed": seed})
+        return
+    recipe = RECIPES[dataset_id]
+    made = {"steps": DEFAULT_STEPS if n_steps is None else n_steps, "seed": seed or 0}
+    episodes = rollout(recipe, n_steps=made["steps"], seed=made["seed"], workers=workers, progress=progress)
+    env = make_env(recipe.env_id)
+    spec = gym.spec(recipe.env_id)
+    minari_io.write(
+        episodes,
+        dataset_id=dataset_id,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        env_spec=spec,
+        metadata={
+            "description": (
+                f"{recipe.env_id}, {recipe.description} (measured returns: "
+                f"{', '.join(f'{value:.0f}' for value in recipe.actor_returns)}); stochastic actions, "
+                f"{made['steps']:,} steps, seed {made['seed']}. Made on this machine by minari-stitch."
+            ),
+            "author": {"minari-stitch"},
+            "algorithm_name": "random" if recipe.actors == (0,) else policy_table()[recipe.env]["algorithm"],
+            "requirements": ["gymnasium[mujoco]"],
+            "eval_env_spec": spec.to_json(),
+            "ref_min_score": _measured(recipe.env, 0),
+            "ref_max_score": _measured(recipe.env, _LADDERS[recipe.env][1]),
+            "demo": {"recipe": dataset_id, "actors": recipe.actors, **made},
+        },
+    )
+    env.close()
+
+
+def _check_same(dataset_id: str, asked: dict[str, int | None]) -> None:
+    """Refuse a local dataset that was not made as explicitly asked."""
+    explicit = {key: value for key, value in asked.items() if value is not None}
+    if not explicit:
+        return
+    made = minari_io.read(dataset_id).metadata.get("demo", {})
+    for key, value in explicit.items():
+        if made.get(key) != value:
+            raise StitchError(
+                f"{dataset_id} is already there, made with {key} {made.get(key, 'unknown')} and not {value}. "
+                f"Delete it with `minari delete {dataset_id}` to make it anew, or omit the option to use it."
+            )
+
+
+def _measured(env: str, actor: int) -> float:
+    """Mean return over the episodes that `policies.json` states, with stochastic actions."""
+    rows = {row["env_steps"]: row for row in policy_table()[env]["policies"]}
+    return rows[actor]["stochastic"]["mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,34 +189,6 @@ class _Chunk:
     number: int
     steps: int
     seed: int
-
-
-@cache
-def policy_table() -> dict[str, Any]:
-    """The packed `policies.json`: for each environment its actors and their measured returns."""
-    return json.loads((resources.files("minari_stitch.policies") / "policies.json").read_text())
-
-
-def _recipes() -> Iterator[Recipe]:
-    ladders = {  # the actors of a replay buffer that ends at medium, then the expert
-        "hopper": ((20_000, 100_000, 140_000, 200_000, 480_000), 360_000),
-        "walker2d": ((40_000, 100_000, 160_000, 300_000, 380_000), 680_000),
-        "halfcheetah": ((20_000, 40_000, 60_000, 80_000), 560_000),
-    }
-    for env, (ladder, expert) in ladders.items():
-        env_id = policy_table()[env]["env_id"]
-        mixes = {
-            "random": (0,),
-            "medium-replay": ladder,
-            "medium": ladder[-1:],
-            "medium-expert": (ladder[-1], expert),
-            "expert": (expert,),
-        }
-        for name, actors in mixes.items():
-            yield Recipe(dataset_id=f"demo/{env}/{name}-v0", env=env, env_id=env_id, actors=actors)
-
-
-RECIPES = {recipe.dataset_id: recipe for recipe in _recipes()}
 
 
 def rollout(
@@ -104,7 +208,7 @@ def rollout(
         seed: The same seed gives the same bytes, for any number of workers.
         first_chunk: Number of the first chunk of each actor; a number beyond those of another call gives data
             independent of that call's.
-        workers: Processes; 1 stays in this process.
+        workers: Processes; 1 stays in this process, more need the `__main__` guard in a script.
         progress: Called with (steps done, steps in all) after each chunk.
 
     Returns:
@@ -112,28 +216,29 @@ def rollout(
         actor's share of the steps ends inside an episode, that episode ends with a truncation.
 
     Raises:
-        StitchError: If MuJoCo is not installed.
+        ConfigError: `n_steps` or `workers` is too small.
+        StitchError: MuJoCo is not installed.
     """
-    try:
-        import mujoco  # noqa: F401
-    except ImportError as error:
-        raise StitchError(
-            f"{recipe.dataset_id} is rolled out in MuJoCo, which cannot be imported ({error}); "
-            'run pip install "gymnasium[mujoco]"'
-        ) from error
+    if n_steps < len(recipe.actors):
+        raise ConfigError(
+            f"n_steps={n_steps} is not possible: {recipe.dataset_id} needs {len(recipe.actors)} or more"
+        )
+    if workers < 1:
+        raise ConfigError(f"workers={workers} is not possible: use at least 1")
     bounds = np.linspace(0, n_steps, len(recipe.actors) + 1).astype(int)
     shares = np.diff(bounds).tolist()
     chunks = [
         _Chunk(
             recipe=recipe,
             actor=actor,
-            number=first_chunk + start // CHUNK_STEPS,
-            steps=min(CHUNK_STEPS, share - start),
+            number=first_chunk + start // _CHUNK_STEPS,
+            steps=min(_CHUNK_STEPS, share - start),
             seed=seed,
         )
         for actor, share in enumerate(shares)
-        for start in range(0, share, CHUNK_STEPS)
+        for start in range(0, share, _CHUNK_STEPS)
     ]
+    make_env(recipe.env_id).close()  # without MuJoCo, fail here and not in a worker
     parts: list[list[Episodes]] = [[] for _ in recipe.actors]
     done = 0
     for chunk, episodes in zip(chunks, _map(chunks, workers), strict=True):
@@ -164,7 +269,8 @@ def _head(episodes: Episodes, n_steps: int) -> Episodes:
     excess = int(episodes.offsets[index]) - n_steps
     if excess:
         last = parts[-1]
-        parts[-1] = {**last, **{key: last[key][:-excess].copy() for key in last if key not in ("infos", "metadata")}}
+        arrays = (key for key, value in last.items() if isinstance(value, np.ndarray))
+        parts[-1] = last | {key: last[key][:-excess].copy() for key in arrays}
         parts[-1]["truncations"][-1] = True
     return Episodes.from_list(parts)
 
@@ -173,57 +279,21 @@ def _roll_chunk(chunk: _Chunk) -> Episodes:
     """Roll out whole episodes until the chunk has its steps."""
     recipe = chunk.recipe
     entropy = [chunk.seed, zlib.crc32(recipe.dataset_id.encode()), chunk.actor, chunk.number]
-    reset_seed, action_seed = np.random.SeedSequence(entropy).generate_state(2)
-    env = gym.make(recipe.env_id, disable_env_checker=True)
-    act = _actor(recipe, recipe.actors[chunk.actor], env.action_space, np.random.default_rng(action_seed))
-    parts: list[dict[str, Any]] = []
-    steps = 0
-    seed: int | None = int(reset_seed)
+    env_seed, action_seed = np.random.SeedSequence(entropy).generate_state(2)
+    rng = np.random.default_rng(action_seed)
+    env = make_env(recipe.env_id)
+    trained = recipe.actors[chunk.actor]
+    policy = partial(load_actor(recipe.env, trained), rng=rng) if trained else uniform(env.action_space, rng)
+    parts = [play_episode(env, policy, seed=int(env_seed))]
+    steps = len(parts[0]["rewards"])
     while steps < chunk.steps:
-        observation, _ = env.reset(seed=seed)
-        seed = None  # later episodes go on with the environment's own generator
-        observations, actions, rewards = [observation], [], []
-        terminated = truncated = False
-        while not (terminated or truncated):
-            action = act(observation)
-            observation, reward, terminated, truncated, _ = env.step(action)
-            observations.append(observation)
-            actions.append(action)
-            rewards.append(reward)
-        ends = np.zeros((2, len(rewards)), dtype=bool)
-        ends[:, -1] = terminated, truncated
-        parts.append(
-            {
-                "observations": np.array(observations),
-                "actions": np.array(actions),
-                "rewards": np.array(rewards, dtype=np.float64),
-                "terminations": ends[0],
-                "truncations": ends[1],
-            }
-        )
-        steps += len(rewards)
+        parts.append(play_episode(env, policy))
+        steps += len(parts[-1]["rewards"])
     env.close()
     return Episodes.from_list(parts)
 
 
-def _actor(
-    recipe: Recipe, trained: int, space: gym.Space, rng: np.random.Generator
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The stochastic policy: observation `(S,)` -> action `(A,)` float32."""
-    assert isinstance(space, gym.spaces.Box)
-    if not trained:
-        return lambda observation: rng.uniform(space.low, space.high).astype(np.float32)
-    with (resources.files("minari_stitch.policies") / f"{recipe.env}-{trained:07d}.npz").open("rb") as file:
-        weights = dict(np.load(file))
-
-    def layer(x: np.ndarray, index: int) -> np.ndarray:
-        # einsum, not BLAS: for one row about as fast, and its sums do not depend on the number of threads.
-        return np.einsum("i,ij->j", x, weights[f"w{index}"]) + weights[f"b{index}"]
-
-    def act(observation: np.ndarray) -> np.ndarray:
-        x = np.maximum(layer(observation.astype(np.float32), 0), 0)
-        x = np.maximum(layer(x, 1), 0)
-        std = np.exp(np.clip(layer(x, 3), -20, 2))
-        return np.tanh(layer(x, 2) + std * rng.standard_normal(len(std), dtype=np.float32))
-
-    return act
+def load_actor(env: str, trained: int) -> Actor:
+    """The packed actor of an environment (`hopper`) that was trained for so many steps."""
+    with resources.as_file(_PACKED / f"{env}-{trained:07d}.npz") as path:
+        return Actor.load(path)

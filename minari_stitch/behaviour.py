@@ -1,0 +1,103 @@
+"""Behaviour policies in the simulator: a NumPy actor, and whole episodes played with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+
+from minari_stitch.errors import StitchError
+
+Policy = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actor:
+    """A tanh-Gaussian policy with two hidden layers, in plain NumPy.
+
+    Attributes:
+        weights: `w0, b0, w1, b1` hidden layers, `w2, b2` mean, `w3, b3` log standard deviation.
+    """
+
+    weights: Mapping[str, np.ndarray]
+
+    @classmethod
+    def load(cls, path: Path) -> Actor:
+        """Read the weights from an `.npz` file."""
+        with np.load(path) as file:
+            return cls(weights=dict(file))
+
+    def __call__(self, observation: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Action `(A,)` float32 for an observation `(S,)`: sampled, or the mode without `rng`."""
+        h = np.maximum(self._layer(0, observation.astype(np.float32)), 0)
+        h = np.maximum(self._layer(1, h), 0)
+        action = self._layer(2, h)
+        if rng is not None:
+            std = np.exp(np.clip(self._layer(3, h), -20, 2))
+            action += std * rng.standard_normal(len(std), dtype=np.float32)
+        return np.tanh(action)
+
+    def _layer(self, index: int, x: np.ndarray) -> np.ndarray:
+        # einsum, not BLAS: as fast for one row, and its sums do not depend on the number of threads.
+        return np.einsum("i,ij->j", x, self.weights[f"w{index}"]) + self.weights[f"b{index}"]
+
+
+def uniform(space: gym.Space, rng: np.random.Generator) -> Policy:
+    """The policy that ignores its observation and draws actions uniformly from a bounded Box."""
+    assert isinstance(space, gym.spaces.Box)
+    return lambda observation: rng.uniform(space.low, space.high).astype(space.dtype)
+
+
+def play_episode(env: gym.Env, policy: Policy, *, seed: int | None = None) -> dict[str, np.ndarray]:
+    """Play one episode to its end.
+
+    Args:
+        env: Reset here, with `seed` where given, else with its own generator.
+        policy: Observation `(S,)` -> action `(A,)`.
+        seed: Seed of the environment's generator.
+
+    Returns:
+        Mapping in the form that `Episodes.from_list` takes.
+    """
+    observation, _ = env.reset(seed=seed)
+    observations, actions, rewards = [observation], [], []
+    terminated = truncated = False
+    while not (terminated or truncated):
+        action = policy(observation)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        observations.append(observation)
+        actions.append(action)
+        rewards.append(reward)
+    terminations, truncations = np.zeros((2, len(rewards)), dtype=bool)
+    terminations[-1], truncations[-1] = terminated, truncated
+    return {
+        "observations": np.array(observations),
+        "actions": np.array(actions),
+        "rewards": np.array(rewards, dtype=np.float64),
+        "terminations": terminations,
+        "truncations": truncations,
+    }
+
+
+def make_env(env_id: str) -> gym.Env:
+    """Make a MuJoCo environment without the wrappers that only check.
+
+    Raises:
+        StitchError: If MuJoCo is not installed.
+    """
+    try:
+        import mujoco
+    except ImportError as error:
+        raise StitchError(
+            f'{env_id} needs MuJoCo, which cannot be imported ({error}); run pip install "gymnasium[mujoco]"'
+        ) from error
+    # HalfCheetah's model file is old, and MuJoCo would log that in the user's working directory at each load.
+    set_warning = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
+    set_warning(lambda message: None)
+    try:
+        return gym.make(env_id, disable_env_checker=True)
+    finally:
+        set_warning(None)
