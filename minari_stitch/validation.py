@@ -64,6 +64,34 @@ class ValidationReport:
         return "\n  ".join([f"{counts}:", *shown]) if shown else counts
 
 
+def flatten_episode(
+    raw: Mapping[str, Any], *, observation_space: FlatSpace, action_space: FlatSpace
+) -> dict[str, np.ndarray]:
+    """Flatten one stored episode; its infos are left behind.
+
+    Args:
+        raw: Mapping with `observations` and `actions` structured as their spaces, `rewards`, `terminations`
+            and `truncations`, of any lengths.
+        observation_space: Flattens the observations.
+        action_space: Flattens the actions.
+
+    Returns:
+        The mapping that `find_problems` takes.
+
+    Raises:
+        InvalidDataError: Observations or actions do not have the structure of their space.
+    """
+    part = {}
+    for name, space in (("observations", observation_space), ("actions", action_space)):
+        try:
+            part[name] = space.flatten(raw[name])
+        except InvalidDataError as error:
+            raise InvalidDataError(f"{name}: {error}") from None
+    rewards = np.asarray(raw["rewards"])
+    part["rewards"] = rewards if rewards.dtype.kind == "f" else rewards.astype(np.float64)
+    return part | {name: np.asarray(raw[name], dtype=bool) for name in ("terminations", "truncations")}
+
+
 def find_problems(
     part: Mapping[str, Any], *, episode: int, observation_space: FlatSpace, action_space: FlatSpace
 ) -> list[Problem]:
@@ -97,6 +125,33 @@ def validate_episode(
         raise InvalidDataError("; ".join(map(str, problems[:_SHOWN])))
 
 
+def find_stored_problems(
+    raw: Mapping[str, Any], *, observation_space: FlatSpace, action_space: FlatSpace
+) -> Iterator[Problem]:
+    """Check one episode as it is stored, more strictly: dtypes, infos and the end of the episode as well.
+
+    Args:
+        raw: As `flatten_episode` takes it, with `id` and `infos`.
+        observation_space: Of the stored observations.
+        action_space: Of the stored actions.
+
+    Yields:
+        The problems.
+    """
+    try:
+        part = flatten_episode(raw, observation_space=observation_space, action_space=action_space)
+    except InvalidDataError as error:
+        yield Problem(raw["id"], None, str(error))
+        return
+    for step, what in _problems({**part, "infos": raw["infos"] or {}}, observation_space, action_space):
+        yield Problem(raw["id"], step, what)
+    for name, space in (("observations", observation_space), ("actions", action_space)):
+        if (found := _dtypes(raw[name])) != (wanted := _dtypes(space.unflatten(part[name]))):
+            yield Problem(raw["id"], None, f"{name} have dtype {found} where their space has {wanted}")
+    if not (part["terminations"][-1:] | part["truncations"][-1:]).all():
+        yield Problem(raw["id"], len(part["rewards"]) - 1, "the last step does not end the episode")
+
+
 def closed(terminations: np.ndarray, truncations: np.ndarray) -> np.ndarray:
     """Mark a cut episode as Minari's convention wants it.
 
@@ -112,6 +167,12 @@ def closed(terminations: np.ndarray, truncations: np.ndarray) -> np.ndarray:
     truncations = truncations.copy()
     truncations[-1] = True
     return truncations
+
+
+def _dtypes(data: Any) -> Any:
+    return (
+        {key: _dtypes(part) for key, part in data.items()} if isinstance(data, Mapping) else str(data.dtype)
+    )
 
 
 def _problems(

@@ -1,0 +1,139 @@
+"""What storing a dataset needs beside Minari: hidden folders, named errors, plain values, bounded waits."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from minari_stitch.errors import InvalidDataError, StorageError
+
+T = TypeVar("T")
+
+_PREFIX = ".minari-stitch-"
+_STALE = 24 * 3600
+_LONGEST = 1000  # HDF5 keeps 64 KB for the attributes of an episode
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def storage_errors(path: Path, *, only_full: bool = False) -> Iterator[None]:
+    """Turn what the operating system (or HDF5) says while writing to `path` into a `StorageError`.
+
+    Args:
+        path: The folder to name.
+        only_full: Let other errors pass, where a network may be what failed.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in _FULL
+        if only_full and not full:
+            raise
+        remedy = "Free some space there, or set" if full else "Make it writable, or set"
+        raise StorageError(
+            f"Cannot write to {path} ({error}). {remedy} MINARI_DATASETS_PATH elsewhere."
+        ) from error
+
+
+@contextmanager
+def staging(root: Path) -> Iterator[Path]:
+    """A hidden folder inside `root`, on the same file system, removed at the end whatever happens.
+
+    What killed processes left there more than a day ago is removed as well.
+    """
+    with storage_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        for stale in root.glob(f"{_PREFIX}*"):
+            with suppress(OSError):  # another process may be removing it too
+                if max(path.stat().st_mtime for path in (stale, *stale.rglob("*"))) < time.time() - _STALE:
+                    shutil.rmtree(stale, ignore_errors=True)
+        hidden = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+    try:
+        yield hidden
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def plain(value: Any) -> Any:
+    """NumPy values, sets and tuples as the Python values that JSON knows; anything else as it is."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Dataset metadata as plain JSON values, without what is None.
+
+    Raises:
+        InvalidDataError: A value has no JSON form.
+    """
+    values = {key: plain(value) for key, value in metadata.items() if value is not None}
+    for key, value in values.items():
+        try:  # before anything is written: Minari would truncate its metadata file and lose the dataset
+            json.dumps(value)
+        except TypeError as error:
+            raise InvalidDataError(
+                f"Metadata {key!r} cannot be stored: {error}. Use plain values."
+            ) from error
+    return values
+
+
+def plain_attributes(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Episode metadata as what HDF5 attributes hold: numbers, strings, and short lists of one kind of them.
+
+    Raises:
+        InvalidDataError: A value is something else, or its name belongs to Minari.
+    """
+    values = {key: plain(value) for key, value in metadata.items()}
+    for key, value in values.items():
+        items = value if isinstance(value, list) else [value]
+        if key in ("id", "total_steps") or "/" in key:
+            raise InvalidDataError(f"Episode metadata cannot be named {key!r}. Choose another name.")
+        uniform = any(all(isinstance(item, kind) for item in items) for kind in (int | float, str))
+        if not uniform or len(items) > _LONGEST:
+            raise InvalidDataError(
+                f"Episode metadata {key!r} is {str(value)[:80]}. Use a number, a string, or a list "
+                f"of up to {_LONGEST} of them."
+            )
+    return values
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """The result of `call`, in a thread that is abandoned when it takes too long.
+
+    Raises:
+        TimeoutError: There is no result yet.
+    """
+    outcome: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer within {seconds:g} seconds") from error
