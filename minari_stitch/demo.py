@@ -144,7 +144,7 @@ def ensure(
         env_spec=spec,
         metadata={
             "description": (
-                f"{recipe.env_id}, {recipe.description} (measured returns: "
+                f"{recipe.env_id}, {recipe.description} (mean returns over 100 episodes: "
                 f"{', '.join(f'{value:.0f}' for value in recipe.actor_returns)}); stochastic actions, "
                 f"{made['steps']:,} steps, seed {made['seed']}. Made on this machine by minari-stitch."
             ),
