@@ -1,0 +1,1 @@
+"""Dataset transforms for Minari that give offline reinforcement learning the trajectories it lacks."""

@@ -100,9 +100,9 @@ class ModelConfig:
     """The generative model."""
     hidden: int = 256
     """Width of the hidden layers."""
-    members: int = 5
+    members: int = 4
     """Dynamics networks. The last `judges` of them only qualify and never repair."""
-    judges: int = 3
+    judges: int = 2
     """Dynamics networks that qualification listens to."""
     dynamics: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch_size=256, learning_rate=1e-3))
     inverse: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch_size=256, learning_rate=1e-3))
@@ -111,7 +111,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        _require(0 < self.judges < self.members, "judges", self.judges, f"use 1 to members - 1 = {self.members - 1}")
+        _require(
+            0 < self.judges < self.members,
+            "judges",
+            self.judges,
+            f"use 1 to members - 1 = {self.members - 1}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +151,7 @@ class StitchConfig:
     """Classifier-free guidance weight towards `target_return` (released code: 1.2)."""
     target_return: float = 0.9
     """Scaled return asked for when guided (released code: 0.35 to 0.92)."""
-    draws: int = 4
+    draws: int = 2
     """Bridges drawn for each pair; the truest by the repairing networks is kept."""
     repair_steps: int = 60
     """Gradient steps that pull a bridge onto the dynamics model; 0 leaves it as generated (paper)."""
@@ -175,6 +180,21 @@ class StitchConfig:
     def shortest(self) -> int:
         """Fewest generated states of a bridge."""
         return self.min_bridge if self.fixed_steps is None else self.fixed_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualifyConfig:
+    """Which bridges are accepted."""
+
+    delta: float = 2.0
+    """Largest squared distance, in standardised state space, of a state from its prediction (Eq. 10)."""
+    termination: float = 0.5
+    """A predicted probability of an end inside the bridge that rejects it."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        _require(self.delta > 0, "delta", self.delta, "use a positive squared distance, such as 0.5 or 2")
+        _require(0 < self.termination <= 1, "termination", self.termination, "use a probability in (0, 1]")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -70,11 +70,7 @@ class Recipe:
         if self.actors == (0,):
             return "uniform random actions"
         trained = ", ".join(f"{actor:,}" for actor in self.actors)
-        what = (
-            "a SAC actor"
-            if len(self.actors) == 1
-            else f"{len(self.actors)} SAC actors, equal shares of steps,"
-        )
+        what = "a SAC actor" if len(self.actors) == 1 else f"{len(self.actors)} SAC actors, equal shares of steps,"
         return f"{what} trained for {trained} steps"
 
 
@@ -220,9 +216,7 @@ def rollout(
         StitchError: MuJoCo is not installed.
     """
     if n_steps < len(recipe.actors):
-        raise ConfigError(
-            f"n_steps={n_steps} is not possible: {recipe.dataset_id} needs {len(recipe.actors)} or more"
-        )
+        raise ConfigError(f"n_steps={n_steps} is not possible: {recipe.dataset_id} needs {len(recipe.actors)} or more")
     if workers < 1:
         raise ConfigError(f"workers={workers} is not possible: use at least 1")
     bounds = np.linspace(0, n_steps, len(recipe.actors) + 1).astype(int)
@@ -256,9 +250,7 @@ def _map(chunks: list[_Chunk], workers: int) -> Iterator[Episodes]:
     if workers == 1:
         yield from map(_roll_chunk, chunks)
         return
-    with ProcessPoolExecutor(
-        min(workers, len(chunks)), mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
+    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(_roll_chunk, chunks)
 
 

@@ -79,9 +79,7 @@ class Schedule:
         return self.signal[step][:, None, None], self.noise[step][:, None, None]
 
 
-def training_masks(
-    valid: Tensor, kind: MaskKind, context: int, generator: torch.Generator
-) -> Tensor:
+def training_masks(valid: Tensor, kind: MaskKind, context: int, generator: torch.Generator) -> Tensor:
     """Draw which positions of each training window are shown to the network.
 
     Args:
@@ -109,9 +107,7 @@ def training_masks(
     return valid & ((position < context) | ((position >= start) & (position < stop)))
 
 
-def masked_loss(
-    predicted: Tensor, target: Tensor, known: Tensor, valid: Tensor, edge_weight: float = 1.0
-) -> Tensor:
+def masked_loss(predicted: Tensor, target: Tensor, known: Tensor, valid: Tensor, edge_weight: float = 1.0) -> Tensor:
     """Mean squared error over hidden positions inside the episode (Eq. 12).
 
     Args:

@@ -8,9 +8,11 @@ is an index shift and never a copy.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,6 +153,19 @@ class Episodes:
     def select(self, indices: Sequence[int] | np.ndarray) -> Episodes:
         """The episodes at `indices`, copied, in that order."""
         return Episodes.from_list(self.episode(int(index)) for index in indices)
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays to an existing folder, one file each, so that processes can share them."""
+        for name in ("observations", "offsets", *_STEP_FIELDS):
+            aside = folder / f".{name}.{os.getpid()}.npy"
+            np.save(aside, getattr(self, name))
+            os.replace(aside, folder / f"{name}.npy")
+
+    @classmethod
+    def load(cls, folder: Path) -> Episodes:
+        """Map what `save` wrote into memory."""
+        names = ("observations", "offsets", *_STEP_FIELDS)
+        return cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names})
 
     def fingerprint(self) -> str:
         """Hex digest of every array: two datasets with the same steps share it."""

@@ -40,13 +40,13 @@ def exists(dataset_id: str) -> bool:
 
 
 def next_id(source_id: str, suffix: str = "stitched") -> str:
-    """The first free version of `<source name>-<suffix>`, in the namespace of the source.
+    """The first free version of `<source name>-<suffix>` (of the name itself without a suffix), in its namespace.
 
     Raises:
         DatasetIdError: The source id is malformed.
     """
     namespace, name = parse_id(source_id)
-    return _first_free(namespace, f"{name}-{suffix}")
+    return _first_free(namespace, f"{name}-{suffix}" if suffix else name)
 
 
 def check_output_id(dataset_id: str) -> None:

@@ -81,9 +81,7 @@ class Dataset:
         return self.episodes.fingerprint()
 
 
-def read(
-    dataset_id: str, *, skip_invalid: bool = False, download: bool = True, keep_infos: bool = False
-) -> Dataset:
+def read(dataset_id: str, *, skip_invalid: bool = False, download: bool = True, keep_infos: bool = False) -> Dataset:
     """Read a local dataset, or fetch it through Minari's remote first.
 
     A last step that is neither terminated nor truncated counts as truncated.
@@ -248,7 +246,8 @@ def _open(dataset_id: str, path: Path) -> minari.MinariDataset:
 
 def _stored_episodes(source: minari.MinariDataset) -> Iterator[dict[str, Any]]:
     try:
-        yield from source.storage.get_episodes(range(source.total_episodes))
+        for first in range(0, source.total_episodes, _BATCH):  # HDF5 keeps memory for all it has opened
+            yield from source.storage.get_episodes(range(first, min(first + _BATCH, source.total_episodes)))
     except Exception as error:
         raise _unreadable(source.id, source.storage.data_path.parent, error) from error
 
@@ -286,9 +285,7 @@ def _buffer(
         "terminations": part["terminations"],
         "truncations": closed(part["terminations"], part["truncations"]),
         # Columns, since one of Minari's formats cannot read one-dimensional infos back.
-        "infos": {
-            name: info[:, None] if info.ndim == 1 else info for name, info in part.get("infos", {}).items()
-        },
+        "infos": {name: info[:, None] if info.ndim == 1 else info for name, info in part.get("infos", {}).items()},
     }
     return EpisodeBuffer(id=episode, **arrays)
 

@@ -50,22 +50,23 @@ class Scales:
     @classmethod
     def of(cls, episodes: Episodes, action_low: np.ndarray, action_high: np.ndarray, config: DiffusionConfig) -> Scales:
         """Fit to the source; `action_low`, `action_high` are `(A,)` bounds of the action space."""
-        state = fit_normalizer(episodes.observations)
-        window = fit_normalizer(episodes.observations, config.normalizer)
-        observations = torch.tensor(episodes.observations, dtype=torch.float32)
-        z = state.encode(observations)
-        rows = torch.tensor(episodes.step_state)
-        change = (z[rows + 1] - z[rows]).std(0)
+        observations = episodes.observations
+        state = fit_normalizer(observations)
+        # In float64 NumPy: sums in torch depend on the number of threads.
+        change = (observations[episodes.step_state + 1] - observations[episodes.step_state]).std(0, dtype=np.float64)
+        change = torch.as_tensor(change, dtype=torch.float32) / state.scale
         bounded = np.isfinite(action_low).all() and np.isfinite(action_high).all()
         limits = np.stack([action_low, action_high]) if bounded else episodes.actions
+        extremes = torch.as_tensor(np.stack([observations.min(0), observations.max(0)]), dtype=torch.float32)
+        low, high = state.encode(extremes)
         return cls(
             state=state,
-            window=window,
+            window=fit_normalizer(observations, config.normalizer),
             action=fit_normalizer(limits.astype(np.float64), "minmax"),
             reward=fit_normalizer(episodes.rewards[:, None].astype(np.float64)),
             change=torch.where(change > 1e-6, change, 1.0),
-            low=z.amin(0),
-            high=z.amax(0),
+            low=low,
+            high=high,
         )
 
     def window_bounds(self) -> tuple[Tensor, Tensor]:
@@ -134,7 +135,12 @@ class Tables:
     """
 
     def __init__(
-        self, episodes: Episodes, scales: Scales, config: ModelConfig, discount: float, generator: torch.Generator
+        self,
+        episodes: Episodes,
+        scales: Scales,
+        config: ModelConfig,
+        discount: float,
+        generator: torch.Generator,
     ) -> None:
         device = scales.low.device
         raw = torch.tensor(episodes.observations, dtype=torch.float32, device=device)
@@ -294,9 +300,7 @@ def train_network(
     return result
 
 
-def load_models(
-    episodes: Episodes, scales: Scales, config: ModelConfig, directory: Path
-) -> Models:
+def load_models(episodes: Episodes, scales: Scales, config: ModelConfig, directory: Path) -> Models:
     """Assemble the bundle from `directory`, on the device of `scales`."""
     device = scales.low.device
     unused = torch.Generator()

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 _ALL = slice(None)
 
 
@@ -68,9 +67,7 @@ class TemporalUNet(nn.Module):
         self.frequencies = width
         self.time = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.returns = (
-            nn.Sequential(nn.Linear(2, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-            if conditional
-            else None
+            nn.Sequential(nn.Linear(2, embedding), nn.SiLU(), nn.Linear(embedding, embedding)) if conditional else None
         )
         channels = [width * multiplier for multiplier in multipliers]
         self.stem = nn.Conv1d(2 * states + 2, channels[0], 1)
@@ -96,7 +93,13 @@ class TemporalUNet(nn.Module):
         )
 
     def forward(
-        self, noised: Tensor, masked: Tensor, known: Tensor, valid: Tensor, step: Tensor, returns: Tensor | None = None
+        self,
+        noised: Tensor,
+        masked: Tensor,
+        known: Tensor,
+        valid: Tensor,
+        step: Tensor,
+        returns: Tensor | None = None,
     ) -> Tensor:
         """Predict the target of the parametrisation.
 

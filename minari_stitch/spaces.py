@@ -81,11 +81,7 @@ class FlatSpace:
                     raise InvalidDataError(f"{where or 'data'} is missing: the space has {list(self.slices)}")
                 part = part[key]
             part = np.asarray(part)
-            if (
-                part.ndim != len(box.shape) + 1
-                or part.shape[1:] != box.shape
-                or part.dtype.kind not in "fiub"
-            ):
+            if part.ndim != len(box.shape) + 1 or part.shape[1:] != box.shape or part.dtype.kind not in "fiub":
                 wanted = ", ".join(("T", *map(str, box.shape)))
                 raise InvalidDataError(
                     f"{where or 'data'} has shape {part.shape} and dtype {part.dtype}, but the space wants "
@@ -97,9 +93,7 @@ class FlatSpace:
             raise InvalidDataError(f"the parts differ in length: {lengths}")
         dtype = np.result_type(*parts)
         dtype = dtype if dtype.kind == "f" else np.result_type(dtype, np.float32)
-        return (
-            parts[0].astype(dtype, copy=False) if len(parts) == 1 else np.concatenate(parts, 1, dtype=dtype)
-        )
+        return parts[0].astype(dtype, copy=False) if len(parts) == 1 else np.concatenate(parts, 1, dtype=dtype)
 
     def unflatten(self, array: np.ndarray) -> Any:
         """Invert `flatten`.
@@ -125,16 +119,13 @@ class FlatSpace:
         return data
 
 
-def _boxes(
-    space: spaces.Space, role: str, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _boxes(space: spaces.Space, role: str, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield the path and the Box of each leaf, keys in alphabetical order."""
     if isinstance(space, spaces.Dict) and role == "observation":
         for key in sorted(space.spaces):
             yield from _boxes(space.spaces[key], role, (*path, key))
     elif isinstance(space, spaces.Box) and (
-        space.dtype.kind == "f"
-        or (role == "observation" and space.dtype.kind in "iu" and len(space.shape) < 2)
+        space.dtype.kind == "f" or (role == "observation" and space.dtype.kind in "iu" and len(space.shape) < 2)
     ):
         yield path, space
     else:

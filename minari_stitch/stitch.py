@@ -158,7 +158,10 @@ def stitch_states(
     """
     window = _generate(models, source, pairs.source, pairs.target, pairs.steps, config, generator)
     position = torch.arange(config.longest + 2, device=window.device)
-    return window[torch.arange(len(window), device=window.device)[:, None], torch.minimum(position, pairs.steps[:, None] + 1)]
+    return window[
+        torch.arange(len(window), device=window.device)[:, None],
+        torch.minimum(position, pairs.steps[:, None] + 1),
+    ]
 
 
 def wrap_up(models: Models, pairs: Pairs, states: Tensor, config: StitchConfig) -> Bridges:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -23,7 +24,7 @@ T = TypeVar("T")
 _PREFIX = ".minari-stitch-"
 _STALE = 24 * 3600
 _LONGEST = 1000  # HDF5 keeps 64 KB for the attributes of an episode
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -39,13 +40,14 @@ def storage_errors(path: Path, *, only_full: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        full = error.errno in _FULL
-        if only_full and not full:
+    except Exception as error:
+        # HDF5 says that a disk is full in errors of any type.
+        reason = next((os.strerror(code) for code in _FULL if os.strerror(code) in str(error)), None)
+        if not reason and (only_full or not isinstance(error, OSError)):
             raise
-        remedy = "Free some space there, or set" if full else "Make it writable, or set"
+        remedy = "Free some space there, or set" if reason else "Make it writable, or set"
         raise StorageError(
-            f"Cannot write to {path} ({error}). {remedy} MINARI_DATASETS_PATH elsewhere."
+            f"Cannot write to {path} ({reason or error}). {remedy} MINARI_DATASETS_PATH elsewhere."
         ) from error
 
 
@@ -92,9 +94,7 @@ def plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         try:  # before anything is written: Minari would truncate its metadata file and lose the dataset
             json.dumps(value)
         except TypeError as error:
-            raise InvalidDataError(
-                f"Metadata {key!r} cannot be stored: {error}. Use plain values."
-            ) from error
+            raise InvalidDataError(f"Metadata {key!r} cannot be stored: {error}. Use plain values.") from error
     return values
 
 

@@ -119,9 +119,7 @@ def validate_episode(
     Raises:
         InvalidDataError: The episode has problems.
     """
-    if problems := find_problems(
-        part, episode=episode, observation_space=observation_space, action_space=action_space
-    ):
+    if problems := find_problems(part, episode=episode, observation_space=observation_space, action_space=action_space):
         raise InvalidDataError("; ".join(map(str, problems[:_SHOWN])))
 
 
@@ -170,9 +168,7 @@ def closed(terminations: np.ndarray, truncations: np.ndarray) -> np.ndarray:
 
 
 def _dtypes(data: Any) -> Any:
-    return (
-        {key: _dtypes(part) for key, part in data.items()} if isinstance(data, Mapping) else str(data.dtype)
-    )
+    return {key: _dtypes(part) for key, part in data.items()} if isinstance(data, Mapping) else str(data.dtype)
 
 
 def _problems(

@@ -1,0 +1,273 @@
+"""`minari-stitch`: augment, filter, show and demo."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import typer
+from rich.console import Console
+
+from . import view
+from .progress import Stages
+
+app = typer.Typer(
+    name="minari-stitch",
+    help="Stitch low-return trajectories of a Minari dataset to high-return ones with a diffusion model.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+demo_app = typer.Typer(help="Datasets that need no download.", no_args_is_help=True)
+app.add_typer(demo_app, name="demo")
+
+out = Console()
+err = Console(stderr=True)
+
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks of errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, to standard output.")]
+OutputId = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads this at run time
+    typer.Option("--dataset-id", metavar="ID", help="Id of the new dataset [default: the next free version]."),
+]
+
+
+def main() -> None:
+    """Entry point of the `minari-stitch` command."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"minari-stitch {version('minari-stitch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _errors(verbose: bool) -> Iterator[None]:
+    """Named errors become a red message and exit code 1; anything else is a bug and keeps its traceback."""
+    from minari_stitch.errors import StitchError
+
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
+    try:
+        yield
+    except StitchError as error:
+        if verbose:
+            err.print_exception()
+        err.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        err.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        err.print("\nInterrupted. Trained models and finished chunks are kept: run the same command to go on.")
+        raise typer.Exit(130) from None
+
+
+_AUGMENT_EXAMPLES = """
+[bold]Examples[/]
+
+  minari-stitch augment demo/hopper/medium-replay-v0 --delta 2
+  minari-stitch augment mujoco/hopper/medium-v0 --preset full --device cuda
+  minari-stitch augment my/data-v0 --steps 50000 --set stitch.pairs=paper --set models.diffusion.horizon=64
+
+[dim]The run directory keeps trained models and proposals: the same command goes on after a kill, and another
+--delta or --steps reuses them.[/]
+"""
+
+
+@app.command(epilog=_AUGMENT_EXAMPLES.replace("\n", "\n\n"))
+def augment(
+    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="Minari dataset id, or a demo/ id.")],
+    delta: Annotated[
+        float,
+        typer.Option(help="Largest squared error of a bridge, in standardised state space; 0.25 is strict."),
+    ] = 2.0,
+    preset: Annotated[
+        Optional[Literal["fast", "full", "paper"]],  # noqa: UP045
+        typer.Option(help="Sizes: fast (minutes on a CPU), full (GPU), paper [default: by device]."),
+    ] = None,
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Stitched steps to write [default: as many as the source has]."),
+    ] = None,
+    form: Annotated[
+        Literal["full", "bridge"],
+        typer.Option(help="Whole stitched episodes, or bridges with a little context."),
+    ] = "full",
+    include_original: Annotated[
+        bool, typer.Option("--include-original", help="Write the source's episodes too (D and D_aug).")
+    ] = False,
+    pairs: Annotated[
+        Optional[Literal["reach", "paper", "reference"]],  # noqa: UP045
+        typer.Option(help="How targets are chosen [default: the preset's]."),
+    ] = None,
+    settings: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="NAME=VALUE", help="Change any setting, such as stitch.draws=6; repeatable."),
+    ] = None,
+    output_id: OutputId = None,
+    run_dir: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Where models and proposals are kept [default: beside the datasets]."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    precision: Annotated[
+        Optional[Literal["fp32", "bf16"]],  # noqa: UP045
+        typer.Option(help="Of the diffusion network [default: bf16 on CUDA, else fp32]."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Processes; the result does not depend on it [default: one a core]."),
+    ] = None,
+    threads: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Threads of each training process [default: half the cores]."),
+    ] = None,
+    skip_invalid: Annotated[
+        bool,
+        typer.Option("--skip-invalid", help="Leave invalid episodes out instead of refusing the dataset."),
+    ] = False,
+    download: Annotated[bool, typer.Option(help="Fetch a dataset that is not local.")] = True,
+    demo_steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Steps of a demo/ dataset made on first use [default: 200000]."),
+    ] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a new dataset of stitched episodes made from dataset [bold]ID[/]."""
+    with _errors(verbose):
+        import torch
+
+        from minari_stitch import demo, minari_io
+        from minari_stitch.augment import METADATA_KEY, default_run_directory
+        from minari_stitch.augment import augment as run_augment
+        from minari_stitch.config import QualifyConfig
+        from minari_stitch.errors import ConfigError, StitchError
+        from minari_stitch.models import NETWORKS
+        from minari_stitch.presets import override
+        from minari_stitch.presets import preset as named
+        from minari_stitch.run import Run
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        on_gpu = device.startswith("cuda")
+        transform = named(preset or ("full" if on_gpu else "fast"))
+        transform = dataclasses.replace(transform, qualify=QualifyConfig(delta=delta), form=form)
+        for assignment in [*([f"stitch.pairs={pairs}"] if pairs else []), *(settings or [])]:
+            transform = override(transform, assignment)
+        optional: dict[str, Any] = {"workers": workers, "threads": threads}
+        options = {name: value for name, value in optional.items() if value is not None}
+        if steps is not None and steps < 1:
+            raise ConfigError(f"--steps {steps} is not possible: ask for at least 1")
+        if output_id is not None:
+            minari_io.check_output_id(output_id)
+        begin = time.monotonic()
+        with Stages(err, NETWORKS) as progress:
+            run = Run(
+                directory=run_dir or Path(),
+                seed=seed,
+                device=device,
+                precision=precision or ("bf16" if on_gpu else "fp32"),
+                progress=progress,
+                **options,
+            )
+            if demo.is_demo_id(dataset_id):
+                demo.ensure(
+                    dataset_id,
+                    n_steps=demo_steps,
+                    workers=run.workers,
+                    progress=lambda done, total: progress("roll out", done, total),
+                )
+            dataset = minari_io.read(dataset_id, skip_invalid=skip_invalid, download=download)
+            if dataset.skipped.problems:
+                err.print(f"[yellow]Left out invalid episodes.[/] {dataset.skipped}", highlight=False)
+            if METADATA_KEY in dataset.metadata:
+                err.print(f"[yellow]{dataset_id} is itself synthetic[/]: its bridges are stitched once more.")
+            if verbose:
+                err.print_json(json.dumps(dataclasses.asdict(transform)))
+            if run_dir is None:
+                run = dataclasses.replace(run, directory=default_run_directory(dataset))
+            try:
+                result = run_augment(
+                    dataset,
+                    transform,
+                    run,
+                    n_steps=steps,
+                    output_id=output_id,
+                    include_original=include_original,
+                )
+            except StitchError as error:
+                error.add_note(str(run.directory))
+                raise
+        if as_json:
+            print(json.dumps(view.result_json(result, time.monotonic() - begin)))
+        else:
+            view.print_result(out, dataset, result, time.monotonic() - begin)
+
+
+@app.command(epilog="[bold]Example[/]\n\n  minari-stitch filter demo/hopper/medium-replay-stitched-v0 --delta 0.25")
+def filter(  # noqa: A001 - the command's name
+    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A dataset that augment wrote.")],
+    delta: Annotated[float, typer.Option(help="The smaller threshold.")],
+    output_id: OutputId = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write the part of a stitched dataset that qualifies at a smaller delta."""
+    with _errors(verbose):
+        from minari_stitch.augment import refilter
+
+        begin = time.monotonic()
+        result = refilter(dataset_id, delta, output_id=output_id)
+        if as_json:
+            print(json.dumps(view.result_json(result, time.monotonic() - begin)))
+        else:
+            out.print(
+                f"[green]{result.n_episodes:,}[/] stitched episodes ({result.n_steps:,} steps) qualify at delta "
+                f"{delta:g}: [cyan]{result.dataset_id}[/]"
+            )
+            view.print_next(out, result.dataset_id)
+
+
+@app.command(epilog="[bold]Example[/]\n\n  minari-stitch show demo/hopper/medium-replay-stitched-v0")
+def show(
+    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A dataset that augment wrote.")],
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Report of a stitched dataset: outcomes, acceptance by delta, bridges, returns, and the oracle's word."""
+    with _errors(verbose):
+        from minari_stitch import minari_io
+
+        dataset = minari_io.read(dataset_id, download=False, keep_infos=True)
+        if as_json:
+            print(json.dumps(view.report_json(dataset)))
+        else:
+            view.print_report(out, dataset)
+
+
+@demo_app.command("list")
+def demo_list() -> None:
+    """List the demo/ datasets; each is rolled out in MuJoCo on first use."""
+    with _errors(False):
+        from minari_stitch import demo, minari_io
+
+        view.print_recipes(out, demo.RECIPES.values(), minari_io.exists)

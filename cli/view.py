@@ -1,0 +1,156 @@
+"""What the commands print: tables of results, reports and recipes, and the same as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from minari_stitch.augment import Augmented, stitch_record
+from minari_stitch.minari_io import Dataset
+
+_OUTCOMES = {
+    "accepted": "accepted",
+    "unreachable": "no target the dream reaches that raises the return",
+    "terminated": "a predicted end of the episode inside the bridge",
+    "inconsistent": "a transition off the learned dynamics by delta or more",
+    "not_better": "the return of the bridge's start would not rise",
+}
+_QUANTILES = (0.05, 0.5, 0.95)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", style="cyan" if index == 0 else None)
+    return table
+
+
+def print_result(console: Console, source: Dataset, result: Augmented, seconds: float) -> None:
+    """Print the summary of an augmentation and what to type next."""
+    table = _table("", "Dataset", "# Episodes", "# Steps")
+    table.title = None
+    table.add_row(source.dataset_id, f"{len(source.episodes):,}", f"{source.episodes.n_steps:,}")
+    table.add_row(result.dataset_id, f"[green]{result.n_episodes:,}[/]", f"[green]{result.n_steps:,}[/]")
+    console.print(table)
+    _print_outcomes(console, result.report)
+    minutes, rest = divmod(round(seconds), 60)
+    console.print(f"Done in {minutes} min {rest} s. Written to {result.path}", highlight=False, soft_wrap=True)
+    print_next(console, result.dataset_id)
+
+
+def print_next(console: Console, dataset_id: str) -> None:
+    """Print the commands that make sense now."""
+    console.print(f"\nNext:  minari-stitch show {dataset_id}", highlight=False, soft_wrap=True)
+    console.print(
+        f"       python -c \"import minari; print(minari.load_dataset('{dataset_id}'))\"",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def result_json(result: Augmented, seconds: float) -> dict[str, Any]:
+    """The result of an augmentation as plain values."""
+    return {
+        "dataset_id": result.dataset_id,
+        "path": str(result.path),
+        "n_episodes": result.n_episodes,
+        "n_steps": result.n_steps,
+        "seconds": round(seconds, 2),
+        "report": dict(result.report),
+    }
+
+
+def report_json(dataset: Dataset) -> dict[str, Any]:
+    """The report of a stitched dataset as plain values."""
+    record = stitch_record(dataset)
+    return {"dataset_id": dataset.dataset_id, **record, "bridges": _bridges(dataset)}
+
+
+def print_report(console: Console, dataset: Dataset) -> None:
+    """Print the report of a stitched dataset."""
+    record = stitch_record(dataset)
+    made = f"[cyan]{dataset.dataset_id}[/]: {record['method']} of {record['source']}, seed {record['seed']}"
+    console.print(made, highlight=False)
+    console.print(
+        f"{record['n_episodes']:,} stitched episodes, {record['n_steps']:,} steps"
+        + (
+            f"; {len(dataset.episodes) - record['n_episodes']:,} original episodes"
+            if record["include_original"]
+            else ""
+        ),
+        highlight=False,
+    )
+    if "filtered_from" in record:
+        console.print(f"filtered from {record['filtered_from']}; the outcomes below are those of the first run")
+    _print_outcomes(console, record["report"])
+    bridges = _bridges(dataset)
+    if bridges:
+        table = _table("Bridges", "", *(f"{q:.0%}" for q in _QUANTILES), "mean")
+        for name, row in bridges.items():
+            table.add_row(name, *(f"{row[f'q{q:g}']:,.3g}" for q in _QUANTILES), f"{row['mean']:,.3g}")
+        console.print(table)
+    oracle = dataset.metadata.get("minari_stitch_oracle")
+    if oracle is None:
+        console.print(
+            f"Oracle error: not measured (python benchmarks/quality.py {dataset.dataset_id})",
+            highlight=False,
+            soft_wrap=True,
+        )
+    else:
+        console.print(
+            f"Oracle error (real simulator, largest of a bridge, median): [green]{oracle['accepted_median']:.3g}[/]; "
+            f"real data with the inverse model's actions: {oracle['floor_median']:.3g}",
+            highlight=False,
+        )
+
+
+def print_recipes(console: Console, recipes: Iterable[Any], exists: Callable[[str], bool]) -> None:
+    """Print the demo datasets."""
+    table = _table("", "Name", "Environment", "Made by", "Returns", "Local")
+    table.title = None
+    for recipe in recipes:
+        low, high = min(recipe.actor_returns), max(recipe.actor_returns)
+        returns = f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+        local = "[green]yes[/]" if exists(recipe.dataset_id) else ""
+        table.add_row(recipe.dataset_id, recipe.env_id, recipe.description, returns, local)
+    console.print(table)
+    console.print("Next:  minari-stitch augment demo/hopper/medium-replay-v0 --delta 2", highlight=False)
+
+
+def _print_outcomes(console: Console, report: Any) -> None:
+    if "acceptance" not in report:
+        return
+    table = _table("Proposed pairs", "Outcome", "# Pairs", "Share", "Why")
+    for name, why in _OUTCOMES.items():
+        count = report[name]
+        style = "green" if name == "accepted" else ""
+        table.add_row(name.replace("_", " "), f"{count:,}", f"{count / report['proposed']:.1%}", why, style=style)
+    table.columns[3].justify = "left"
+    table.add_row("proposed", f"{report['proposed']:,}", "100%", "")
+    console.print(table)
+    acceptance = _table("Acceptance by delta (squared distance in standardised state space)", *report["acceptance"])
+    acceptance.columns[0].style, acceptance.columns[0].justify = "", "right"
+    acceptance.add_row(*(f"{share:.1%}" for share in report["acceptance"].values()))
+    console.print(acceptance)
+
+
+def _bridges(dataset: Dataset) -> dict[str, dict[str, float]]:
+    """Quantiles and mean over stitched episodes."""
+    rows = [metadata for metadata in dataset.episodes.metadata if metadata.get("stitched")]
+    if not rows or "bridge_states" not in rows[0]:
+        return {}
+    columns = {
+        "generated states": np.array([row["bridge_states"] for row in rows], float),
+        "dynamics error": np.array([row["dynamics_error"] for row in rows]),
+        "return before": np.array([row["return_before"] for row in rows]),
+        "return after": np.array([row["return_after"] for row in rows]),
+    }
+    columns["return raised by"] = columns["return after"] - columns["return before"]
+    return {
+        name: {f"q{q:g}": float(np.quantile(values, q)) for q in _QUANTILES} | {"mean": float(values.mean())}
+        for name, values in columns.items()
+    }

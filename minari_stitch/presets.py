@@ -1,0 +1,118 @@
+"""Named settings of DiffStitch, and how to change any one of them by its dotted name."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import typing
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from minari_stitch.config import DiffusionConfig, FitConfig, ModelConfig, StitchConfig
+from minari_stitch.errors import ConfigError
+from minari_stitch.transforms.diffstitch import DiffStitch
+
+C = TypeVar("C")
+PresetName = Literal["fast", "full", "paper"]
+
+
+def preset(name: PresetName) -> DiffStitch:
+    """The method at a size.
+
+    Args:
+        name: `fast` takes minutes on two CPU cores. `full` is for a GPU: longer windows, larger networks, more
+            draws. `paper` is the paper's method (section 5.1) with the sizes of the released code: H = 100,
+            K = 100 ancestral steps, noise prediction, random pairs, cosine similarity, one draw, no repair.
+
+    Returns:
+        The transform.
+    """
+    match name:
+        case "fast":
+            return DiffStitch()
+        case "full":
+            fits = {
+                network: FitConfig(steps=30_000, batch_size=1024, learning_rate=1e-3, evaluate_every=1000)
+                for network in ("dynamics", "inverse", "reward", "termination")
+            }
+            diffusion = DiffusionConfig(
+                horizon=64,
+                width=64,
+                fit=FitConfig(steps=100_000, batch_size=256, learning_rate=5e-4, ema=0.999, evaluate_every=1000),
+            )
+            return DiffStitch(
+                models=ModelConfig(diffusion=diffusion, hidden=512, members=7, judges=4, **fits),
+                stitch=StitchConfig(max_bridge=48, pool=16384, sampler_steps=20, draws=4, chunk=512),
+            )
+        case "paper":
+            fit = FitConfig(steps=100_000, batch_size=256, learning_rate=3e-4, evaluate_every=1000)
+            diffusion = DiffusionConfig(
+                horizon=100,
+                parametrisation="eps",
+                mask="paper",
+                width=128,
+                multipliers=(1, 4, 8),
+                fit=FitConfig(steps=1_000_000, batch_size=64, learning_rate=2e-4, evaluate_every=10_000, patience=100),
+            )
+            return DiffStitch(
+                models=ModelConfig(
+                    diffusion=diffusion,
+                    members=7,
+                    judges=5,
+                    dynamics=fit,
+                    inverse=fit,
+                    reward=fit,
+                    termination=fit,
+                ),
+                stitch=StitchConfig(
+                    pairs="paper",
+                    similarity="cosine",
+                    source_fraction=0.5,
+                    target_fraction=0.5,
+                    min_bridge=1,
+                    max_bridge=98,
+                    sampler_steps=100,
+                    eta=1.0,
+                    draws=1,
+                    repair_steps=0,
+                ),
+            )
+
+
+def override(config: C, assignment: str) -> C:
+    """A copy with one setting changed.
+
+    Args:
+        config: A configuration with nested ones.
+        assignment: `dotted.name=value`, such as `models.diffusion.width=64` or `stitch.pairs=paper`.
+
+    Raises:
+        ConfigError: There is no such setting, or the value does not fit it.
+    """
+    name, separator, text = assignment.partition("=")
+    if not separator:
+        raise ConfigError(f"{assignment!r} is not a setting: write name=value, such as stitch.pairs=paper")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    return _replace(config, name.split("."), value, name)
+
+
+def _replace(config: Any, path: list[str], value: Any, name: str) -> Any:
+    hints = typing.get_type_hints(type(config)) if dataclasses.is_dataclass(config) else {}
+    names = [field.name for field in dataclasses.fields(config)] if hints else []
+    if path[0] not in names:
+        near = difflib.get_close_matches(path[0], names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
+        raise ConfigError(f"there is no setting {name!r}: {hint}")
+    if len(path) > 1:
+        return replace(config, **{path[0]: _replace(getattr(config, path[0]), path[1:], value, name)})
+    try:
+        checked = TypeAdapter(hints[path[0]]).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(f"{name}={value!r} is not possible: {error.errors()[0]['msg']}") from None
+    return replace(config, **{path[0]: checked})

@@ -1,0 +1,159 @@
+"""A run: where it keeps its work, on which device, and how its jobs are spread over processes.
+
+Everything under the run directory is keyed by what it depends on, so a killed run goes on where it was, a run
+with another delta or amount reuses models and proposals, and a changed config never silently reuses anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+
+from minari_stitch.errors import ConfigError, StorageError
+from minari_stitch.train import Progress
+
+T = TypeVar("T")
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where and how a transform does its work; none of it but seed, device and precision changes the result.
+
+    Attributes:
+        directory: Holds models, proposals and the source's arrays; made on first use.
+        seed: Seed of every generator.
+        device: Torch device.
+        precision: Of the diffusion network's arithmetic.
+        workers: Processes; on a GPU everything runs in this one.
+        threads: Threads of each training process.
+        progress: Called as `progress(stage, done, total)`.
+    """
+
+    directory: Path
+    seed: int = 0
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2))
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a device or an amount that does not exist."""
+        if self.workers < 1 or self.threads < 1:
+            raise ConfigError(f"workers={self.workers}, threads={self.threads} is not possible: use at least 1")
+        try:
+            kind = torch.device(self.device).type
+        except RuntimeError:
+            raise ConfigError(f"device {self.device!r} is not a torch device: use cpu, cuda or mps") from None
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"device {self.device!r} is not there: torch sees no CUDA device; use --device cpu")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed={self.seed} is not possible: use 0 or more")
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """Reduced precision of the diffusion network."""
+        return torch.bfloat16 if self.precision == "bf16" else None
+
+    @property
+    def in_process(self) -> bool:
+        """Whether jobs run here instead of in worker processes."""
+        return self.workers == 1 or torch.device(self.device).type != "cpu"
+
+    def folder(self, name: str) -> Path:
+        """A folder of the run, made if missing.
+
+        Raises:
+            StorageError: It cannot be made.
+        """
+        path = self.directory / name
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write the run directory {path}: {error.strerror}; name another with --run-dir"
+            ) from error
+        return path
+
+    def map(self, job: Callable[..., T], arguments: Iterable[tuple[Any, ...]], threads: int) -> Iterator[T]:
+        """Run `job(*args, progress)` for each argument tuple; yield results in order.
+
+        Arguments may be endless: only a few jobs are under way at a time. Each process uses `threads` threads,
+        also when there is only this one, because the split of a sum over threads changes its last bits.
+        """
+        if self.in_process:
+            with _threads(threads):
+                for args in arguments:
+                    yield job(*args, self.progress)
+            return
+        context = multiprocessing.get_context("spawn")
+        queue = context.Queue()
+        listener = threading.Thread(target=self._listen, args=(queue,), daemon=True)
+        listener.start()
+        others = set(multiprocessing.active_children())
+        pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=(queue, threads))
+        try:
+            pending: list[Future[T]] = []
+            for args in arguments:
+                pending.append(pool.submit(_call, job, args))
+                if len(pending) > 2 * self.workers:
+                    yield pending.pop(0).result()
+            while pending:
+                yield pending.pop(0).result()
+        finally:
+            # Jobs nobody waits for any more are stopped: all they keep is written atomically.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            pool.shutdown(wait=True, cancel_futures=True)
+            queue.put(None)
+            listener.join()
+            queue.close()
+
+    def _listen(self, queue: Any) -> None:
+        for message in iter(queue.get, None):
+            if self.progress is not None:
+                self.progress(*message)
+
+
+_queue: Any = None
+
+
+def _start_worker(queue: Any, threads: int) -> None:
+    global _queue
+    _queue = queue
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides, and stops its workers.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _call(job: Callable[..., T], args: tuple[Any, ...]) -> T:
+    return job(*args, lambda *message: _queue.put(message))
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,230 @@
+"""DiffStitch (the paper's method) as a transform: train, propose chunks of bridges, qualify, assemble."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from minari_stitch.assemble import Form, stitched
+from minari_stitch.config import ModelConfig, QualifyConfig, StitchConfig, key
+from minari_stitch.episodes import Episodes
+from minari_stitch.errors import ConfigError, LowAcceptanceError, NothingToStitchError
+from minari_stitch.minari_io import Dataset
+from minari_stitch.models import NETWORKS, Models, Scales, load_models, train_network
+from minari_stitch.proposals import Outcome, Proposals, StitchReport, propose
+from minari_stitch.run import Run
+from minari_stitch.source import Source
+from minari_stitch.spaces import FlatSpace
+from minari_stitch.train import Progress
+from minari_stitch.transforms import Sample
+
+_PATIENCE = 512
+_LOWEST_ACCEPTANCE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffStitch:
+    """The method and all its settings.
+
+    Attributes:
+        models: Networks and their training.
+        stitch: How pairs are chosen and bridged.
+        qualify: Which bridges are accepted.
+        form: `full` episodes, or only the `bridge` with a little real context.
+    """
+
+    models: ModelConfig = field(default_factory=ModelConfig)
+    stitch: StitchConfig = field(default_factory=StitchConfig)
+    qualify: QualifyConfig = field(default_factory=QualifyConfig)
+    form: Form = "full"
+
+    name = "DiffStitch"
+    suffix = "stitched"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that do not fit together."""
+        diffusion, stitch = self.models.diffusion, self.stitch
+        room = diffusion.horizon - diffusion.context - 1
+        if stitch.longest > room:
+            raise ConfigError(
+                f"a bridge of {stitch.longest} states is not possible: horizon={diffusion.horizon} with "
+                f"context={diffusion.context} leaves room for {room}; shorten the bridge or raise the horizon"
+            )
+        if stitch.guidance and not diffusion.return_dropout:
+            raise ConfigError(
+                f"guidance={stitch.guidance} is not possible without a return condition: set return_dropout=0.25"
+            )
+        if stitch.sampler_steps > diffusion.diffusion_steps:
+            raise ConfigError(
+                f"sampler_steps={stitch.sampler_steps} is not possible: "
+                f"the model has only diffusion_steps={diffusion.diffusion_steps}"
+            )
+
+    def fit(self, dataset: Dataset, run: Run) -> FittedDiffStitch:
+        """Train the networks that the run directory does not hold yet.
+
+        Raises:
+            NothingToStitchError: The dataset offers no pair; found out before anything is trained.
+            StorageError: The run directory cannot be written.
+        """
+        episodes, bounds = dataset.episodes, FlatSpace(dataset.action_space, "action")
+        _require_pairs(episodes, self, dataset.max_episode_steps)
+        identity = key(dataset.fingerprint, self.models, self.stitch.discount, run.seed, run.device, run.precision)
+        job = _Job(
+            arrays=run.folder(f"source-{dataset.fingerprint}"),
+            folder=run.folder(f"models-{identity}"),
+            chunks=run.folder(f"chunks-{key(identity, self.stitch, dataset.max_episode_steps)}"),
+            transform=self,
+            run_seed=run.seed,
+            device=run.device,
+            autocast=run.autocast,
+            limit=dataset.max_episode_steps,
+            low=tuple(bounds.low.tolist()),
+            high=tuple(bounds.high.tolist()),
+        )
+        episodes.save(job.arrays)
+        names = [name for name in NETWORKS if name != "termination" or episodes.terminations.any()]
+        for _ in run.map(_train, [(job, name) for name in names], run.threads):
+            pass
+        return FittedDiffStitch(transform=self, dataset=dataset, run=run, job=job)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedDiffStitch:
+    """Trained models and the chunks of proposals made with them."""
+
+    transform: DiffStitch
+    dataset: Dataset
+    run: Run
+    job: _Job
+
+    def sample(self, n_steps: int) -> Sample:
+        """Propose chunk after chunk until accepted episodes hold `n_steps` steps.
+
+        Raises:
+            LowAcceptanceError: Fewer than one pair in a hundred qualifies.
+        """
+        report, steps, episodes = StitchReport(), 0, 0
+        for path in self.run.map(_propose, ((self.job, chunk) for chunk in itertools.count()), threads=1):
+            proposals = Proposals.load(path)
+            report = report + StitchReport.of(proposals, self.transform.qualify)
+            for part in self._stitched(proposals):
+                steps, episodes = steps + len(part["rewards"]), episodes + 1
+                if steps >= n_steps:
+                    break
+            if self.run.progress is not None:
+                self.run.progress("stitch", min(steps, n_steps), n_steps)
+            if steps >= n_steps:
+                break
+            self._require_acceptance(report, steps, n_steps)
+        return Sample(report=report.to_dict(), n_steps=steps, n_episodes=episodes, parts=lambda: self._parts(episodes))
+
+    def _parts(self, episodes: int) -> Iterator[dict[str, Any]]:
+        chunks = (Proposals.load(_chunk_path(self.job, chunk)) for chunk in itertools.count())
+        return itertools.islice(itertools.chain.from_iterable(map(self._stitched, chunks)), episodes)
+
+    def _stitched(self, proposals: Proposals) -> Iterator[dict[str, Any]]:
+        accepted = np.flatnonzero(proposals.outcomes(self.transform.qualify) == Outcome.ACCEPTED)
+        return stitched(
+            self.dataset.episodes,
+            self.dataset.episode_ids.tolist(),
+            proposals,
+            accepted,
+            form=self.transform.form,
+            discount=self.transform.stitch.discount,
+            max_episode_steps=self.dataset.max_episode_steps,
+        )
+
+    def _require_acceptance(self, report: StitchReport, steps: int, n_steps: int) -> None:
+        if report.proposed < _PATIENCE or report.accepted >= _LOWEST_ACCEPTANCE * report.proposed:
+            return
+        others = ", ".join(f"{delta}: {share:.1%}" for delta, share in report.acceptance.items())
+        raise LowAcceptanceError(
+            f"only {report.accepted} of {report.proposed} pairs qualify at delta {self.transform.qualify.delta:g}, "
+            f"which gave {steps:,} of {n_steps:,} steps. Acceptance by delta: {others}. Raise --delta (models and "
+            "proposals are kept), train longer with --preset full, or ask for fewer --steps."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """All that a process needs to train a network or to propose a chunk."""
+
+    arrays: Path
+    folder: Path
+    chunks: Path
+    transform: DiffStitch
+    run_seed: int
+    device: str
+    autocast: torch.dtype | None
+    limit: int | None
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@functools.lru_cache(maxsize=1)
+def _source(job: _Job) -> tuple[Episodes, Scales]:
+    episodes = Episodes.load(job.arrays)
+    scales = Scales.of(episodes, np.array(job.low), np.array(job.high), job.transform.models.diffusion)
+    return episodes, scales.to(job.device)
+
+
+@functools.lru_cache(maxsize=1)
+def _models(job: _Job) -> tuple[Models, Source]:
+    episodes, scales = _source(job)
+    config = job.transform.models
+    models = load_models(episodes, scales, config, job.folder)
+    return models, Source(episodes, scales, job.transform.stitch.discount, config.diffusion.context, job.limit)
+
+
+def _train(job: _Job, name: str, progress: Progress | None) -> None:
+    episodes, scales = _source(job)
+    train_network(
+        name,
+        episodes,
+        scales,
+        job.transform.models,
+        seed=job.run_seed,
+        discount=job.transform.stitch.discount,
+        directory=job.folder,
+        progress=progress,
+        autocast=job.autocast,
+    )
+
+
+def _propose(job: _Job, chunk: int, progress: Progress | None) -> Path:
+    path = _chunk_path(job, chunk)
+    if not path.exists():
+        models, source = _models(job)
+        propose(models, source, job.transform.stitch, job.run_seed, chunk).save(path)
+    return path
+
+
+def _chunk_path(job: _Job, chunk: int) -> Path:
+    return job.chunks / f"{chunk:06d}.npz"
+
+
+def _require_pairs(episodes: Episodes, transform: DiffStitch, limit: int | None) -> None:
+    """Refuse, before hours of training, what cannot be stitched."""
+    if (episodes.observations == episodes.observations[0]).all():
+        raise NothingToStitchError(
+            "all observations are equal: nothing tells states apart; check how the dataset was recorded"
+        )
+    stitch = transform.stitch
+    shortest = stitch.shortest + 1
+    if episodes.lengths.max() <= shortest:
+        raise NothingToStitchError(
+            f"the longest episode has {episodes.lengths.max()} steps, the shortest bridge {shortest}: "
+            "lower --min-bridge, or use a dataset with longer episodes"
+        )
+    if np.ptp(episodes.returns_to_go(stitch.discount)) == 0:
+        raise NothingToStitchError(
+            "all returns are equal: no trajectory is better than another; check the rewards of the dataset"
+        )
