@@ -50,8 +50,7 @@ def test_a_dict_is_flattened_by_key_name_whatever_its_order():
     parts = {"goal": spaces.Box(0, 1, (2,)), "at": spaces.Box(-1, 1, (1,), np.float64)}
     data = {"goal": np.ones((3, 2), np.float32), "at": np.zeros((3, 1))}
     arrays = [
-        FlatSpace(spaces.Dict(OrderedDict(order))).flatten(data)
-        for order in (parts.items(), reversed(parts.items()))
+        FlatSpace(spaces.Dict(OrderedDict(order))).flatten(data) for order in (parts.items(), reversed(parts.items()))
     ]
     np.testing.assert_array_equal(arrays[0], arrays[1])
     flat = FlatSpace(spaces.Dict(parts))

@@ -1,0 +1,97 @@
+"""Other packages read what is written here.
+
+They pin packages of their own, so each runs in an environment of its own, on a dataset made beforehand: see
+`clients.sh`.
+"""
+
+import os
+
+import numpy as np
+import pytest
+
+ID = "clients/pendulum-stitched-v0"
+
+
+def make_dataset():
+    """Three real Pendulum episodes with infos and metadata, 50 steps each, as `augment` writes them."""
+    import gymnasium as gym
+
+    from minari_stitch import minari_io
+
+    env = gym.make("Pendulum-v1", max_episode_steps=50)
+    parts = []
+    for seed in range(3):
+        env.action_space.seed(seed)
+        observations, actions, rewards = [env.reset(seed=seed)[0]], [], []
+        for _ in range(50):
+            actions.append(env.action_space.sample())
+            observation, reward, _, _, _ = env.step(actions[-1])
+            observations.append(observation)
+            rewards.append(reward)
+        part = {
+            "observations": np.array(observations),
+            "actions": np.array(actions),
+            "rewards": np.array(rewards),
+        }
+        part |= {"terminations": np.zeros(50, bool), "truncations": np.arange(50) == 49}
+        part["infos"] = {"synthetic": np.arange(51) > 30, "dynamics_error": np.linspace(0, 1, 51)}
+        parts.append(part | {"metadata": {"source": seed, "bridge": [30, 50]}})
+    minari_io.write(
+        parts,
+        dataset_id=ID,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        env_spec=env.spec,
+        metadata={"description": "Made by a test.", "author": "minari-stitch", "stitching": {"delta": 2.0}},
+    )
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The dataset, as Minari reads it: made beforehand for another environment, or here."""
+    import minari
+
+    if path := os.environ.get("MINARI_STITCH_CLIENT_DATASETS"):
+        monkeypatch.setenv("MINARI_DATASETS_PATH", path)
+    else:
+        make_dataset()
+    dataset = minari.load_dataset(ID)
+    assert (dataset.total_episodes, dataset.total_steps) == (3, 150)
+    return dataset
+
+
+def test_minari_recovers_the_environment(made):
+    env = made.recover_environment()
+    assert env.spec.id == "Pendulum-v1" and env.spec.max_episode_steps == 50
+    for episode in made:
+        assert all(observation in env.observation_space for observation in episode.observations)
+        assert all(action in env.action_space for action in episode.actions)
+        assert len(episode.infos["synthetic"]) == 51
+
+
+def test_d3rlpy_reads_a_written_dataset(made):
+    datasets = pytest.importorskip("d3rlpy.datasets", reason="runs in its own environment: make clients")
+    buffer, env = datasets.get_minari(ID)
+    assert env.spec.id == "Pendulum-v1" and len(buffer.episodes) == 3
+    for ours, theirs in zip(made, buffer.episodes, strict=True):
+        np.testing.assert_array_equal(theirs.actions, ours.actions)
+        np.testing.assert_allclose(theirs.rewards[:, 0], ours.rewards, rtol=1e-6)
+        assert not theirs.terminated
+    assert buffer.sample_transition_batch(8).observations.shape == (8, 3)
+
+
+def test_torchrl_reads_a_written_dataset(made, tmp_path):
+    pytest.importorskip("torchrl", reason="runs in its own environment: make clients")
+    from torchrl.data.datasets.minari_data import MinariExperienceReplay
+
+    replay = MinariExperienceReplay(ID, batch_size=8, root=tmp_path, load_from_local_minari=True)
+    everything = replay[:]
+    assert len(replay) == 150 and everything["episode"].unique().tolist() == [0, 1, 2]
+    for index, ours in enumerate(made):
+        theirs = everything[everything["episode"] == index]
+        np.testing.assert_array_equal(theirs["observation"], ours.observations[:-1])
+        np.testing.assert_array_equal(theirs["next", "observation"], ours.observations[1:])
+        np.testing.assert_array_equal(theirs["action"], ours.actions)
+        np.testing.assert_array_equal(theirs["next", "reward"][:, 0], ours.rewards)
+        np.testing.assert_array_equal(theirs["info", "synthetic"], ours.infos["synthetic"][:-1])
+    assert replay.sample()["next", "truncated"].shape == (8, 1)
