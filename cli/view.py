@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from minari_stitch.augment import Augmented, stitch_record
+from minari_stitch.augment import ORACLE_KEY, Augmented, stitch_record
 from minari_stitch.minari_io import Dataset
 
 _OUTCOMES = {
@@ -93,7 +93,7 @@ def print_report(console: Console, dataset: Dataset) -> None:
         for name, row in bridges.items():
             table.add_row(name, *(f"{row[f'q{q:g}']:,.3g}" for q in _QUANTILES), f"{row['mean']:,.3g}")
         console.print(table)
-    oracle = dataset.metadata.get("minari_stitch_oracle")
+    oracle = dataset.metadata.get(ORACLE_KEY)
     if oracle is None:
         console.print(
             f"Oracle error: not measured (python benchmarks/quality.py {dataset.dataset_id})",

@@ -22,6 +22,8 @@ from minari_stitch.transforms import Transform
 
 METADATA_KEY = "minari_stitch"
 """Key of our own record in a dataset's metadata."""
+ORACLE_KEY = "minari_stitch_oracle"
+"""Key of what `benchmarks/quality.py` measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -225,6 +225,19 @@ def check(dataset_id: str) -> None:
         )
 
 
+def annotate(dataset_id: str, values: Mapping[str, Any]) -> None:
+    """Add to the metadata of a local dataset.
+
+    Raises:
+        InvalidDataError: A value has no JSON form.
+        StorageError: The dataset cannot be read or written.
+    """
+    folder = datasets_path() / dataset_id
+    stored = plain_metadata(values)
+    with storage_errors(folder):
+        _open(dataset_id, folder).storage.update_metadata(stored)
+
+
 def local_ids() -> list[str]:
     """Ids of all local datasets."""
     return list(minari.list_local_datasets())

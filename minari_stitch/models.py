@@ -17,7 +17,7 @@ from minari_stitch.config import DiffusionConfig, ModelConfig
 from minari_stitch.diffusion import Schedule, masked_loss, training_masks
 from minari_stitch.episodes import Episodes
 from minari_stitch.nets import MLP, TemporalUNet, initialise
-from minari_stitch.normalize import Affine, Cdf
+from minari_stitch.normalize import Affine, Cdf, fit_affine
 from minari_stitch.normalize import fit as fit_normalizer
 from minari_stitch.train import FitResult, Progress, fit, save_atomically
 
@@ -51,7 +51,7 @@ class Scales:
     def of(cls, episodes: Episodes, action_low: np.ndarray, action_high: np.ndarray, config: DiffusionConfig) -> Scales:
         """Fit to the source; `action_low`, `action_high` are `(A,)` bounds of the action space."""
         observations = episodes.observations
-        state = fit_normalizer(observations)
+        state = fit_affine(observations)
         # In float64 NumPy: sums in torch depend on the number of threads.
         change = (observations[episodes.step_state + 1] - observations[episodes.step_state]).std(0, dtype=np.float64)
         change = torch.as_tensor(change, dtype=torch.float32) / state.scale
@@ -62,8 +62,8 @@ class Scales:
         return cls(
             state=state,
             window=fit_normalizer(observations, config.normalizer),
-            action=fit_normalizer(limits.astype(np.float64), "minmax"),
-            reward=fit_normalizer(episodes.rewards[:, None].astype(np.float64)),
+            action=fit_affine(limits.astype(np.float64), "minmax"),
+            reward=fit_affine(episodes.rewards[:, None].astype(np.float64)),
             change=torch.where(change > 1e-6, change, 1.0),
             low=low,
             high=high,

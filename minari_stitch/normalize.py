@@ -95,13 +95,18 @@ def fit(rows: np.ndarray, kind: NormalizerKind = "standard") -> Affine | Cdf:
     Returns:
         A normaliser in float32.
     """
-    low, high = rows.min(0), rows.max(0)
-    if kind == "cdf":
-        spread = np.quantile(rows, np.linspace(0, 1, _QUANTILES), axis=0)
-        # Ties (a constant column) get a tiny slope, so that the map stays invertible.
-        spread = spread + np.linspace(0, 1e-6, _QUANTILES)[:, None] * np.maximum(1.0, np.abs(spread).max(0))
-        return Cdf(torch.as_tensor(spread, dtype=torch.float32))
+    if kind != "cdf":
+        return fit_affine(rows, kind)
+    spread = np.quantile(rows, np.linspace(0, 1, _QUANTILES), axis=0)
+    # Ties (a constant column) get a tiny slope, so that the map stays invertible.
+    spread = spread + np.linspace(0, 1e-6, _QUANTILES)[:, None] * np.maximum(1.0, np.abs(spread).max(0))
+    return Cdf(torch.as_tensor(spread, dtype=torch.float32))
+
+
+def fit_affine(rows: np.ndarray, kind: Literal["standard", "minmax"] = "standard") -> Affine:
+    """Fit a linear normaliser to `(rows, S)` data; see `fit`."""
     if kind == "minmax":
+        low, high = rows.min(0), rows.max(0)
         shift, scale = (low + high) / 2, (high - low) / 2
     else:
         shift, scale = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)

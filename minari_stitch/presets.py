@@ -82,6 +82,11 @@ def preset(name: PresetName) -> DiffStitch:
             )
 
 
+def from_dict(values: dict[str, Any]) -> DiffStitch:
+    """The transform whose settings a dataset's metadata hold."""
+    return TypeAdapter(DiffStitch).validate_python(values)
+
+
 def override(config: C, assignment: str) -> C:
     """A copy with one setting changed.
 
@@ -103,16 +108,17 @@ def override(config: C, assignment: str) -> C:
 
 
 def _replace(config: Any, path: list[str], value: Any, name: str) -> Any:
-    hints = typing.get_type_hints(type(config)) if dataclasses.is_dataclass(config) else {}
+    hints: dict[str, Any] = typing.get_type_hints(type(config)) if dataclasses.is_dataclass(config) else {}
     names = [field.name for field in dataclasses.fields(config)] if hints else []
     if path[0] not in names:
         near = difflib.get_close_matches(path[0], names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
         raise ConfigError(f"there is no setting {name!r}: {hint}")
+    change: Any = replace
     if len(path) > 1:
-        return replace(config, **{path[0]: _replace(getattr(config, path[0]), path[1:], value, name)})
+        return change(config, **{path[0]: _replace(getattr(config, path[0]), path[1:], value, name)})
     try:
         checked = TypeAdapter(hints[path[0]]).validate_python(value)
     except ValidationError as error:
         raise ConfigError(f"{name}={value!r} is not possible: {error.errors()[0]['msg']}") from None
-    return replace(config, **{path[0]: checked})
+    return change(config, **{path[0]: checked})

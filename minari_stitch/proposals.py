@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -103,6 +103,12 @@ class Proposals:
         """Read what `save` wrote."""
         with np.load(path) as arrays:
             return cls(**arrays)
+
+    @classmethod
+    def concatenate(cls, chunks: Sequence[Proposals]) -> Proposals:
+        """Join chunks end to end."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names})
 
 
 @dataclass(frozen=True)

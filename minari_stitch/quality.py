@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
+import torch
 
+from minari_stitch.behaviour import make_env
+from minari_stitch.episodes import Episodes
 from minari_stitch.errors import StitchError
+from minari_stitch.models import Models
+from minari_stitch.proposals import Proposals
 
 
 class Simulator(Protocol):
@@ -26,31 +30,115 @@ class MujocoLocomotion:
     """Steps Hopper, Walker2d and HalfCheetah from given observations; the root's x is set to 0.
 
     Args:
-        env_spec: Specification of a Gymnasium MuJoCo locomotion environment.
+        env_id: Gymnasium id of a MuJoCo locomotion environment.
 
     Raises:
         StitchError: The environment's observation does not determine its state.
     """
 
-    def __init__(self, env_spec: Any) -> None:
-        env: Any = gym.make(env_spec).unwrapped
-        position, velocity = env.model.nq - 1, env.model.nv if hasattr(env, "model") else 0
-        if env.observation_space.shape != (position + velocity,):
+    def __init__(self, env_id: str) -> None:
+        self._env: Any = make_env(env_id).unwrapped
+        model = getattr(self._env, "model", None)
+        shape = None if model is None else (model.nq - 1 + model.nv,)
+        if shape != self._env.observation_space.shape:
             raise StitchError(
-                f"no oracle for {env_spec.id}: its observation is not (positions without root x, velocities); "
+                f"no oracle for {env_id}: its observation is not (positions without root x, velocities); "
                 "Hopper, Walker2d and HalfCheetah are supported"
             )
-        self._env, self._positions = env, position
 
     def step(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Next observations `(B, S)` of the real environment from `(B, S)` and `(B, A)`."""
         import mujoco
 
-        env, result = self._env, np.empty_like(observations, dtype=np.float64)
+        env, positions = self._env, self._env.model.nq - 1
+        result = np.empty(observations.shape, np.float64)
         for row, (observation, action) in enumerate(zip(observations, actions, strict=True)):
             # The solver's warm start remembers the previous state: forget it, so that rows are independent.
-            mujoco.mj_resetData(env.model, env.data)
-            env.set_state(np.concatenate([[0.0], observation[: self._positions]]), observation[self._positions :])
+            mujoco.mj_resetData(env.model, env.data)  # type: ignore[attr-defined]
+            env.set_state(np.concatenate([[0.0], observation[:positions]]), observation[positions:])
             env.do_simulation(action, env.frame_skip)
             result[row] = env._get_obs()
         return result
+
+
+def oracle_errors(
+    simulator: Simulator, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    """Squared distance of each state of a path from what the simulator makes of its predecessor.
+
+    Args:
+        simulator: The real environment.
+        states: `(B, L + 2, S)` in the units of the environment.
+        actions: `(B, L + 1, A)`.
+        steps: `(B,)` generated states; a path has one transition more.
+        scale: `(S,)` standard deviation of each dimension.
+
+    Returns:
+        `(B, L + 1)` in standardised units, 0 after the path.
+    """
+    inside = np.arange(actions.shape[1]) <= steps[:, None]
+    outcome = simulator.step(states[:, :-1][inside], actions[inside])
+    errors = np.zeros(inside.shape)
+    errors[inside] = (((outcome - states[:, 1:][inside]) / scale) ** 2).sum(-1)
+    return errors
+
+
+@torch.no_grad()
+def real_paths(
+    episodes: Episodes, models: Models, steps: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Real windows as long as given bridges: the floor that no bridge can be expected to beat.
+
+    Args:
+        episodes: The source.
+        models: For the inverse dynamics.
+        steps: `(B,)` inner states of each window.
+        seed: Chooses the windows.
+
+    Returns:
+        States `(B, L + 2, S)`, recorded actions and the inverse model's actions `(B, L + 1, A)`, and the
+        steps `(B,)` of the windows, where an episode is long enough.
+    """
+    rng = np.random.default_rng(seed)
+    length = int(steps.max()) + 2
+    left = np.repeat(episodes.offsets[1:], episodes.lengths) - np.arange(episodes.n_steps)
+    starts = rng.permutation(np.flatnonzero(left >= length))[: len(steps)]
+    steps = steps[: len(starts)]
+    window = starts[:, None] + np.arange(length - 1)
+    states = episodes.observations[episodes.step_state[starts][:, None] + np.arange(length)]
+    z = models.scales.state.encode(torch.tensor(states, dtype=torch.float32, device=models.scales.low.device))
+    width = z.shape[-1]
+    inverse = models.inverse(z[:, :-1].reshape(-1, width), z[:, 1:].reshape(-1, width))
+    decoded = models.scales.action.decode(inverse).reshape(*window.shape, -1).cpu().numpy()
+    return states, episodes.actions[window], decoded, steps
+
+
+def agreement(proposals: Proposals, oracle: np.ndarray, deltas: tuple[float, ...]) -> list[dict[str, float]]:
+    """How well the learned qualification predicts the simulator's, at several thresholds.
+
+    Args:
+        proposals: Judged bridges.
+        oracle: `(B, L + 1)` errors against the simulator.
+        deltas: Thresholds.
+
+    Returns:
+        For each delta the share that the networks accept, the share that the simulator would, precision and
+        recall of the networks (NaN where nothing is accepted or true), and the median oracle error accepted.
+    """
+    learned = np.maximum(proposals.error, proposals.disagreement)
+    truth = oracle.max(1)
+    rows = []
+    for delta in deltas:
+        accepted, true = learned < delta, truth < delta
+        both = (accepted & true).sum()
+        rows.append(
+            {
+                "delta": delta,
+                "accepted": float(accepted.mean()),
+                "true": float(true.mean()),
+                "precision": float(both / accepted.sum()) if accepted.any() else float("nan"),
+                "recall": float(both / true.sum()) if true.any() else float("nan"),
+                "median_accepted": float(np.median(truth[accepted])) if accepted.any() else float("nan"),
+            }
+        )
+    return rows

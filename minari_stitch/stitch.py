@@ -121,7 +121,7 @@ def estimate_steps(
     unknown = torch.zeros(count, dtype=torch.long, device=rows.device)
     low, high = config.shortest, config.longest
     if config.fixed_steps is not None:
-        dream = models.scales.state.encode(source.observations[rows])[:, None]
+        dream = source.z[rows][:, None]
     else:
         window = _generate(models, source, rows, None, unknown, config, generator)
         # After i generated states comes dream state i + 1: that is where the target would stand.

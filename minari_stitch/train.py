@@ -86,7 +86,7 @@ def fit(
         state["step"] += 1
         step = state["step"]
         with torch.no_grad():
-            torch._foreach_lerp_(averages, parameters, 1 - min(config.ema, step / (step + 10)))
+            torch._foreach_lerp_(averages, parameters, 1 - min(config.ema, step / (step + 10)))  # type: ignore
             running += value.detach()
         if progress is not None and (step % 10 == 0 or step == config.steps):
             progress(stage, step, config.steps)

@@ -112,8 +112,7 @@ class FittedDiffStitch:
             LowAcceptanceError: Fewer than one pair in a hundred qualifies.
         """
         report, steps, episodes = StitchReport(), 0, 0
-        for path in self.run.map(_propose, ((self.job, chunk) for chunk in itertools.count()), threads=1):
-            proposals = Proposals.load(path)
+        for proposals in self.proposals():
             report = report + StitchReport.of(proposals, self.transform.qualify)
             for part in self._stitched(proposals):
                 steps, episodes = steps + len(part["rewards"]), episodes + 1
@@ -125,6 +124,16 @@ class FittedDiffStitch:
                 break
             self._require_acceptance(report, steps, n_steps)
         return Sample(report=report.to_dict(), n_steps=steps, n_episodes=episodes, parts=lambda: self._parts(episodes))
+
+    def proposals(self) -> Iterator[Proposals]:
+        """Chunks of judged pairs, without end; those of the run directory are read, the others made."""
+        for path in self.run.map(_propose, ((self.job, chunk) for chunk in itertools.count()), threads=1):
+            yield Proposals.load(path)
+
+    @property
+    def models(self) -> Models:
+        """The trained networks."""
+        return _models(self.job)[0]
 
     def _parts(self, episodes: int) -> Iterator[dict[str, Any]]:
         chunks = (Proposals.load(_chunk_path(self.job, chunk)) for chunk in itertools.count())
