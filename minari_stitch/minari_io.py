@@ -34,7 +34,7 @@ from minari_stitch.validation import (
     validate_episode,
 )
 
-__all__ = ["Dataset", "check", "check_output_id", "exists", "local_ids", "next_id", "read", "write"]
+__all__ = ["Dataset", "annotate", "check", "check_output_id", "exists", "local_ids", "next_id", "read", "write"]
 
 _BATCH = 500  # episodes for each opening of the HDF5 file: one is twice as slow, thousands cost memory
 _PATIENCE = 8.0  # seconds for a remote's first answer; offline, Minari's default one retries for 23

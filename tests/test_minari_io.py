@@ -117,6 +117,16 @@ def test_metadata_and_reference_scores_travel(write_dataset, make_episodes):
     assert second.recover_environment(eval_env=True).spec.id == "Pendulum-v1"
 
 
+def test_annotate_adds_metadata_and_keeps_the_rest(write_dataset):
+    write_dataset(metadata={"author": ["A", "B"], "mine": 1})
+    minari_io.annotate("test/walk-v0", {"mine": np.float32(2), "other": {"x": [np.int64(3)]}})
+    metadata = minari_io.read("test/walk-v0").metadata
+    assert metadata == {"author": ["A", "B"], "mine": 2.0, "other": {"x": [3]}}
+    with pytest.raises(InvalidDataError, match="'mine' cannot be stored"):
+        minari_io.annotate("test/walk-v0", {"mine": object()})
+    minari_io.check("test/walk-v0")
+
+
 @pytest.mark.parametrize("value", [object(), [np.array([object()])], {"a": b"bytes"}])
 def test_metadata_without_a_json_form_is_refused_before_anything_is_written(write_dataset, datasets_path, value):
     with pytest.raises(InvalidDataError, match="'mine' cannot be stored"):
@@ -342,6 +352,7 @@ def test_next_id_is_the_next_free_version(write_dataset):
     write_dataset("mujoco/hopper/medium-stitched-v0")
     assert minari_io.next_id("mujoco/hopper/medium-v2") == "mujoco/hopper/medium-stitched-v1"
     assert minari_io.next_id("walk-v0", "small") == "walk-small-v0"
+    assert minari_io.next_id("mujoco/hopper/medium-stitched-v0", "") == "mujoco/hopper/medium-stitched-v1"
 
 
 @pytest.mark.parametrize(
