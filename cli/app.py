@@ -25,8 +25,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "[bold]Examples[/]\n\n  minari-stitch demo list\n\n"
+        "  minari-stitch augment demo/hopper/medium-replay-v0 --delta 2\n\n"
+        "  minari-stitch show demo/hopper/medium-replay-stitched-v0"
+    ),
 )
-demo_app = typer.Typer(help="Datasets that need no download.", no_args_is_help=True)
+_DEMO_EXAMPLE = "[bold]Example[/]\n\n  minari-stitch demo list"
+demo_app = typer.Typer(help="Datasets that need no download.", no_args_is_help=True, epilog=_DEMO_EXAMPLE)
 app.add_typer(demo_app, name="demo")
 
 out = Console()
@@ -36,7 +42,7 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show t
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, to standard output.")]
 OutputId = Annotated[
     Optional[str],  # noqa: UP045 - typer reads this at run time
-    typer.Option("--dataset-id", metavar="ID", help="Id of the new dataset [default: the next free version]."),
+    typer.Option("--dataset-id", metavar="ID", help="Id of the new dataset \\[default: the next free version]."),
 ]
 
 
@@ -72,7 +78,7 @@ def _errors(verbose: bool) -> Iterator[None]:
         if verbose:
             err.print_exception()
         err.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        err.print(str(error), style="red", markup=False, highlight=False)
+        err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         err.print("\nInterrupted. Trained models and finished chunks are kept: run the same command to go on.")
@@ -100,11 +106,11 @@ def augment(
     ] = 2.0,
     preset: Annotated[
         Optional[Literal["fast", "full", "paper"]],  # noqa: UP045
-        typer.Option(help="Sizes: fast (minutes on a CPU), full (GPU), paper [default: by device]."),
+        typer.Option(help="Sizes: fast (minutes on a CPU), full (GPU), paper \\[default: by device]."),
     ] = None,
     steps: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Stitched steps to write [default: as many as the source has]."),
+        typer.Option(help="Stitched steps to write \\[default: as many as the source has]."),
     ] = None,
     form: Annotated[
         Literal["full", "bridge"],
@@ -115,7 +121,7 @@ def augment(
     ] = False,
     pairs: Annotated[
         Optional[Literal["reach", "paper", "reference"]],  # noqa: UP045
-        typer.Option(help="How targets are chosen [default: the preset's]."),
+        typer.Option(help="How targets are chosen \\[default: the preset's]."),
     ] = None,
     settings: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -124,21 +130,21 @@ def augment(
     output_id: OutputId = None,
     run_dir: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Where models and proposals are kept [default: beside the datasets]."),
+        typer.Option(help="Where models and proposals are kept \\[default: beside the datasets]."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     precision: Annotated[
         Optional[Literal["fp32", "bf16"]],  # noqa: UP045
-        typer.Option(help="Of the diffusion network [default: bf16 on CUDA, else fp32]."),
+        typer.Option(help="Of the diffusion network \\[default: bf16 on CUDA, else fp32]."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     workers: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Processes; the result does not depend on it [default: one a core]."),
+        typer.Option(help="Processes; the result does not depend on it \\[default: one a core]."),
     ] = None,
     threads: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Threads of each training process [default: half the cores]."),
+        typer.Option(help="Threads of each training process \\[default: half the cores]."),
     ] = None,
     skip_invalid: Annotated[
         bool,
@@ -147,7 +153,7 @@ def augment(
     download: Annotated[bool, typer.Option(help="Fetch a dataset that is not local.")] = True,
     demo_steps: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Steps of a demo/ dataset made on first use [default: 200000]."),
+        typer.Option(help="Steps of a demo/ dataset made on first use \\[default: 200000]."),
     ] = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -198,7 +204,8 @@ def augment(
                 )
             dataset = minari_io.read(dataset_id, skip_invalid=skip_invalid, download=download)
             if dataset.skipped.problems:
-                err.print(f"[yellow]Left out invalid episodes.[/] {dataset.skipped}", highlight=False)
+                err.print("[yellow]Left out invalid episodes.[/]", end=" ")
+                err.print(str(dataset.skipped), markup=False, highlight=False, soft_wrap=True)
             if METADATA_KEY in dataset.metadata:
                 err.print(f"[yellow]{dataset_id} is itself synthetic[/]: its bridges are stitched once more.")
             if verbose:
@@ -264,7 +271,7 @@ def show(
             view.print_report(out, dataset)
 
 
-@demo_app.command("list")
+@demo_app.command("list", epilog=_DEMO_EXAMPLE)
 def demo_list() -> None:
     """List the demo/ datasets; each is rolled out in MuJoCo on first use."""
     with _errors(False):

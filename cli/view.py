@@ -25,7 +25,10 @@ _QUANTILES = (0.05, 0.5, 0.95)
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", style="cyan" if index == 0 else None)
+        if index == 0:
+            table.add_column(column, style="cyan", no_wrap=True)  # A name that is cut short cannot be typed.
+        else:
+            table.add_column(column, justify="right")
     return table
 
 
