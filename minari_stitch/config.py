@@ -104,7 +104,7 @@ class ModelConfig:
     """Dynamics networks. The last `judges` of them only qualify and never repair."""
     judges: int = 2
     """Dynamics networks that qualification listens to."""
-    dynamics: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch_size=256, learning_rate=1e-3))
+    dynamics: FitConfig = field(default_factory=lambda: FitConfig(steps=10_000, batch_size=256, learning_rate=1e-3))
     inverse: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch_size=256, learning_rate=1e-3))
     reward: FitConfig = field(default_factory=lambda: FitConfig(steps=3000, batch_size=256, learning_rate=1e-3))
     termination: FitConfig = field(default_factory=lambda: FitConfig(steps=2000, batch_size=256, learning_rate=1e-3))
@@ -151,9 +151,9 @@ class StitchConfig:
     """Classifier-free guidance weight towards `target_return` (released code: 1.2)."""
     target_return: float = 0.9
     """Scaled return asked for when guided (released code: 0.35 to 0.92)."""
-    draws: int = 2
+    draws: int = 1
     """Bridges drawn for each pair; the truest by the repairing networks is kept."""
-    repair_steps: int = 60
+    repair_steps: int = 100
     """Gradient steps that pull a bridge onto the dynamics model; 0 leaves it as generated (paper)."""
     discount: float = 0.99
     """Gamma of returns-to-go."""

@@ -1,6 +1,7 @@
 """Every test has a datasets folder of its own, one thread, and no network."""
 
 import os
+import shutil
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
 
@@ -64,3 +65,23 @@ def write_dataset(make_episodes):
         return dataset_id
 
     return write
+
+
+@pytest.fixture(scope="session")
+def _stitched_once(tmp_path_factory):
+    """A datasets folder with the toy dataset and what `augment` makes of it, and what it printed."""
+    import toy
+
+    path = tmp_path_factory.mktemp("stitched") / "datasets"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(path))
+        toy.write()
+        return path, toy.augment()
+
+
+@pytest.fixture
+def stitched(_stitched_once, datasets_path):
+    """The toy dataset, its stitched version and their run directory, in this test's own folder; the result."""
+    path, result = _stitched_once
+    shutil.copytree(path, datasets_path, copy_function=shutil.copy2)
+    return result | {"path": str(datasets_path / result["dataset_id"])}
