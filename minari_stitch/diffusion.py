@@ -87,6 +87,7 @@ def training_masks(valid: Tensor, kind: MaskKind, context: int, generator: torch
         kind: `inference` mirrors what stitching asks: the start alone, the start and the whole tail, or the
             start and a block. `paper` hides two intervals, shows the start and hides the end (section 4.2).
             `reference` shows the start and one block that ends before the last position (released code).
+            In a window that an episode's end cuts short, the end is the last position inside the episode.
         context: Number of leading states that are always shown.
         generator: Random source on the device of `valid`.
 
@@ -103,7 +104,7 @@ def training_masks(valid: Tensor, kind: MaskKind, context: int, generator: torch
         stop = torch.where(draw[2] < 0.75, horizon, stop)
         start = torch.where(draw[2] < 0.25, horizon, start)
     else:
-        stop = stop.clamp(max=horizon - 1)
+        stop = torch.minimum(stop, length - 1)
     return valid & ((position < context) | ((position >= start) & (position < stop)))
 
 
