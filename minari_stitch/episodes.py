@@ -52,7 +52,8 @@ class Episodes:
         assert all(len(getattr(self, name)) == n for name in _STEP_FIELDS), "step arrays must have N rows"
         assert all(len(array) == n + e for array in self.infos.values()), "infos must have N + E rows"
         assert len(self.metadata) in (0, e), "metadata must have one entry for each episode"
-        for array in (self.observations, self.offsets, *(getattr(self, name) for name in _STEP_FIELDS)):
+        steps = (getattr(self, name) for name in _STEP_FIELDS)
+        for array in (self.observations, self.offsets, *steps, *self.infos.values()):
             array.flags.writeable = False
 
     @classmethod
