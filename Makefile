@@ -1,0 +1,35 @@
+# `make` builds .venv with pinned versions; every target needs nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo/hopper/medium-replay-v0
+
+.PHONY: all demo test slow lint clients picture
+
+all: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint,docs]'
+	touch $@
+
+demo: all ## The main job, offline, in minutes.
+	$(BIN)/minari-stitch augment $(DEMO) --delta 2
+
+test: all ## The whole default suite.
+	$(BIN)/python -m pytest --numprocesses auto
+
+slow: all ## Tests of minutes.
+	$(BIN)/python -m pytest -m slow
+
+lint: all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+clients: all ## What other libraries make of a written dataset, each in an environment of its own.
+	sh tests/clients.sh
+
+picture: all ## The README's picture, from the demo's dataset.
+	$(BIN)/python docs/picture.py
