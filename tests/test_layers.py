@@ -1,0 +1,121 @@
+"""Imports inside the package point downwards only, and only `minari_io` knows Minari."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "minari_stitch"
+CLI = ROOT / "cli"
+
+# From the bottom up; modules of one line do not import each other.
+LAYERS = [
+    {"errors", "policies"},
+    {"config", "episodes", "ids"},
+    {"spaces", "storage"},
+    {"validation"},
+    {"minari_io"},
+    {"behaviour"},
+    {"demo"},
+    {"normalize", "nets", "train"},
+    {"diffusion"},
+    {"models"},
+    {"source"},
+    {"repair"},
+    {"stitch"},
+    {"proposals"},
+    {"assemble", "run"},
+    {"transforms"},
+    {"transforms.diffstitch"},
+    {"presets", "quality"},
+    {"augment"},
+    {"__init__"},
+    {"cli.progress", "cli.view"},
+    {"cli.app"},
+    {"cli"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+LONGEST = 350
+
+
+def modules():
+    """Dotted name below the package -> file."""
+    found = {}
+    for folder, prefix in ((PACKAGE, ""), (CLI, "cli.")):
+        for path in folder.rglob("*.py"):
+            name = prefix + ".".join(path.relative_to(folder).with_suffix("").parts)
+            found[name.removesuffix(".__init__") or "__init__"] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name):
+    """Absolute dotted names that a module imports anywhere, also inside functions."""
+    path = MODULES[name]
+    package = "minari_stitch" if name == "__init__" else f"minari_stitch.{name}"
+    if path.name != "__init__.py":
+        package = package.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def inner(name):
+    """Modules of this package that a module imports."""
+    for imported in imports(name):
+        if imported.split(".")[0] != "minari_stitch":
+            continue
+        below = imported.split(".")[1:]
+        while below and ".".join(below) not in MODULES:
+            below.pop()  # a name inside a module
+        yield ".".join(below) or "__init__"
+
+
+def test_every_module_has_a_layer_and_every_layer_its_modules():
+    assert MODULES.keys() == LEVEL.keys()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_downwards(name):
+    upward = {other for other in inner(name) if LEVEL[other] >= LEVEL[name]}
+    assert not upward, f"{name} imports {upward}, which stand above or beside it"
+
+
+def test_the_graph_is_read_right():
+    assert {"minari_io", "run", "transforms", "assemble"} <= set(inner("augment"))
+    assert {"cli.view", "cli.progress", "demo"} <= set(inner("cli.app"))
+    assert set(inner("transforms")) == {"minari_io", "run"}
+
+
+def test_there_is_no_cycle():
+    remaining = {name: set(inner(name)) - {name} for name in MODULES}
+    while free := [name for name, below in remaining.items() if not below & remaining.keys()]:
+        for name in free:
+            del remaining[name]
+    assert not remaining
+
+
+def test_only_minari_io_imports_minari():
+    users = {name for name in MODULES if any(imported.split(".")[0] == "minari" for imported in imports(name))}
+    assert users == {"minari_io"}
+
+
+def test_the_library_prints_nothing_and_knows_no_terminal():
+    for name in MODULES:
+        if not name.startswith("cli"):
+            used = {imported.split(".")[0] for imported in imports(name)}
+            assert not used & {"typer", "rich", "click"}, name
+            calls = (node for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Call))
+            assert not any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls), name
+
+
+def test_no_module_is_long():
+    long = {name: n for name, path in MODULES.items() if (n := len(path.read_text().splitlines())) > LONGEST}
+    assert not long

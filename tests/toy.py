@@ -1,0 +1,125 @@
+"""A toy dataset that tiny models learn in seconds, and the command line on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import numpy as np
+
+ID = "toy/walk-v0"
+STITCHED = "toy/walk-stitched-v0"
+LIMIT = 40
+DELTA = 8.0
+
+_FITS = ("diffusion.fit", "dynamics", "inverse", "reward", "termination")
+_FIT = {"steps": 40, "batch_size": 32, "warmup": 5, "learning_rate": 0.01, "ema": 0.9, "evaluate_every": 40}
+_SETTINGS = {
+    **{f"models.{fit}.{name}": value for fit in _FITS for name, value in _FIT.items()},
+    # In this order, since each setting is checked together with those before it.
+    "stitch.fixed_steps": None,
+    "stitch.min_bridge": 2,
+    "stitch.max_bridge": 8,
+    "stitch.sampler_steps": 4,
+    "models.diffusion.horizon": 16,
+    "models.diffusion.diffusion_steps": 20,
+    "models.diffusion.width": 8,
+    "models.diffusion.multipliers": "(1,)",
+    "models.hidden": 32,
+    "models.judges": 1,
+    "models.members": 2,
+    "stitch.draws": 2,
+    "stitch.pool": 64,
+    "stitch.chunk": 16,
+    "stitch.repair_steps": 10,
+    "stitch.eta": 0.0,
+}
+TINY = [word for name, value in _SETTINGS.items() for word in ("--set", f"{name}={value}")]
+"""Options of `augment` that shrink every preset to seconds."""
+
+
+def walks(episodes=12, length=30, dtype=np.float32, seed=0, terminate=3):
+    """Noisy walks that are pulled to the middle; each episode pushes to a side of its own, and the right one pays.
+
+    Every `terminate`-th episode ends with a termination, the others are cut.
+    """
+    rng = np.random.default_rng(seed)
+    parts = []
+    for episode in range(episodes):
+        push = np.linspace(-0.6, 0.6, episodes)[episode] if episodes > 1 else 0.0
+        actions = np.clip(push + rng.normal(0, 0.4, (length, 2)), -1, 1).astype(np.float32)
+        states = np.zeros((length + 1, 3))
+        states[0] = rng.normal(0, 0.5, 3)
+        for t, (across, along) in enumerate(actions):
+            x, y, speed = states[t]
+            states[t + 1] = 0.9 * x + 0.3 * across, 0.9 * y + 0.3 * along, 0.7 * speed + 0.3 * across
+        last = np.arange(length) == length - 1
+        ends = terminate and episode % terminate == terminate - 1
+        parts.append(
+            {
+                "observations": states.astype(dtype),
+                "actions": actions,
+                "rewards": states[1:, 0] + 1.0,
+                "terminations": last & bool(ends),
+                "truncations": last & (not ends),
+            }
+        )
+    return parts
+
+
+def write(parts=None, dataset_id=ID, observation_space=None, action_space=None, limit=LIMIT, **kwargs):
+    """Write episodes (`walks()` by default) as a dataset with a time limit, and return its id."""
+    from gymnasium import spaces
+    from gymnasium.envs.registration import EnvSpec
+
+    from minari_stitch import minari_io
+
+    parts = walks() if parts is None else parts
+    observations = parts[0]["observations"]
+    spec = EnvSpec("Toy-v0", entry_point="toy:Toy", max_episode_steps=limit)
+    minari_io.write(
+        parts,
+        dataset_id=dataset_id,
+        observation_space=observation_space
+        or spaces.Box(-np.inf, np.inf, observations.shape[1:], observations.dtype.type),
+        action_space=action_space or spaces.Box(-1, 1, parts[0]["actions"].shape[1:], np.float32),
+        env_spec=spec if limit else None,
+        metadata={"author": {"A. Tester"}, "algorithm_name": "push", "ref_min_score": 0.0, **kwargs},
+    )
+    return dataset_id
+
+
+def tiny(*words, workers=1):
+    """Words of an `augment` command with tiny models."""
+    return ["augment", *TINY, "--workers", str(workers), "--threads", "1", *map(str, words)]
+
+
+def invoke(*words):
+    """Run the command line in this process."""
+    from minari_stitch.cli import app
+    from typer.testing import CliRunner
+
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def ok(*words):
+    """Run the command line in this process; it must succeed."""
+    result = invoke(*words)
+    assert result.exit_code == 0, f"{shlex.join(map(str, words))}\n{result.output}\n{result.exception!r}"
+    return result
+
+
+def augment(*words, delta=DELTA, source=ID):
+    """`augment --json` on the toy dataset, in this process; the result it prints."""
+    return json.loads(ok(*tiny(source, "--delta", delta, "--json", *words)).stdout)
+
+
+def spoil(dataset_id, episode=0, name="rewards", row=3, value=float("nan")):
+    """Overwrite one stored value, as no writer of ours would let it pass."""
+    import h5py
+
+    path = Path(os.environ["MINARI_DATASETS_PATH"]) / dataset_id / "data" / "main_data.hdf5"
+    with h5py.File(path, "r+") as file:
+        file[f"episode_{episode}"][name][row] = value
