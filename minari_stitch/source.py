@@ -59,20 +59,24 @@ class Source:
         Raises:
             NothingToStitchError: No state qualifies.
         """
-        room = self._inner & (self.step >= self.context - 1) & (self.step + config.shortest + 2 <= self.limit)
+        rows = torch.arange(len(self.last), device=self.last.device)
+        room = self._inner & (self.step >= self.context - 1) & self.fits(rows, config.shortest)
         # A source must run on at least as long as the shortest bridge, or there is nothing to compare with.
-        room &= self.last - torch.arange(len(self.last), device=self.last.device) > config.shortest
+        room &= self.last - rows > config.shortest
         return self._by_return(room, config.source_fraction, highest=config.pairs == "reference", what="source")
 
     def targets(self, config: StitchConfig) -> Tensor:
         """Rows where a suffix may begin: the highest share by return-to-go, with an action of their own."""
         return self._by_return(self._inner, config.target_fraction, highest=True, what="target")
 
+    def fits(self, source: Tensor, steps: Tensor | int) -> Tensor:
+        """Whether a bridge of `steps` states, and a real step after it, end before the time limit."""
+        return self.step[source] + steps + 2 <= self.limit
+
     def may_follow(self, source: Tensor, target: Tensor, shortest: int) -> Tensor:
         """Whether a target could raise the return of a source; same-episode pairs only if there is no other."""
         other = (self.episode[source] != self.episode[target]) | self.single
-        fits = self.step[source] + shortest + 2 <= self.limit
-        return other & fits & (self.returns[target] > self.returns[source])
+        return other & self.fits(source, shortest) & (self.returns[target] > self.returns[source])
 
     def suffix_return(self, source: Tensor, target: Tensor, steps: Tensor) -> Tensor:
         """`(B,)` discounted return of the target's suffix, cut where the time limit cuts the stitched episode."""

@@ -112,7 +112,8 @@ def estimate_steps(
 ) -> Pairs:
     """Module 1 (Eqs. 3, 4): dream on from the source alone; the most similar dreamed state gives Delta.
 
-    A candidate is open only if its own return could raise the source's, and it belongs to another episode.
+    A candidate is open only if its own return could raise the source's, and it belongs to another episode; a
+    length, only if the bridge fits in the time limit.
 
     Returns:
         Pairs; where no candidate is open or similar enough, `reachable` is False.
@@ -128,7 +129,9 @@ def estimate_steps(
         dream = window[:, low + 1 : high + 2]
     targets = source.z[candidates.targets]
     open_ = source.may_follow(rows[:, None], candidates.targets, low)
-    similarity = _similarity(dream, targets, config)
+    lengths = low + torch.arange(dream.shape[1], device=rows.device)
+    fits = source.fits(rows[:, None], lengths)
+    similarity = _similarity(dream, targets, config).masked_fill_(~fits[..., None], -torch.inf)
     best, offset = similarity.max(1)
     best = best.masked_fill(~open_, -torch.inf)
     if config.pairs == "reference" and config.min_similarity is not None:
