@@ -80,13 +80,13 @@ class Proposals:
         return self.errors.max(1)
 
     def outcomes(self, config: QualifyConfig) -> np.ndarray:
-        """`(B,)` the `Outcome` of each pair at a threshold."""
+        """`(B,)` the `Outcome` of each pair at a threshold; NaN fails every comparison and is never accepted."""
         return np.select(
             [
                 ~self.reachable,
-                self.termination >= config.termination,
-                (self.error >= config.delta) | (self.disagreement >= config.delta),
-                self.after <= self.before,
+                ~(self.termination < config.termination),
+                ~((self.error < config.delta) & (self.disagreement < config.delta)),
+                ~(self.after > self.before),
             ],
             [Outcome.UNREACHABLE, Outcome.TERMINATED, Outcome.INCONSISTENT, Outcome.NOT_BETTER],
             Outcome.ACCEPTED,
@@ -133,7 +133,8 @@ class StitchReport:
 
     def __add__(self, other: StitchReport) -> StitchReport:
         """Join the counts of two sets of pairs."""
-        return StitchReport({delta: count + self.counts.get(delta, 0) for delta, count in other.counts.items()})
+        deltas = {**self.counts, **other.counts}
+        return StitchReport({delta: self.counts.get(delta, 0) + other.counts.get(delta, 0) for delta in deltas})
 
     @property
     def proposed(self) -> int:
