@@ -1,0 +1,143 @@
+"""Offline learners, one file each. They share data, evaluation and logging, and nothing else.
+
+Shape letters: `K` lanes (a lane is one seed on one mix of data), `B` batch, `N` environments, `S` state width,
+`A` action width.
+
+`Algorithm` says what a module of this package offers. Everything that is random comes from one generator for each
+lane, drawn outside of `update`; everything in `update`, Adam and targets included, is one function without side
+effects other than on `state`, so that it can be compiled and captured as a whole. No lane may influence another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Generator, Tensor
+
+if TYPE_CHECKING:
+    from benchmarks.data import LearnerData
+
+State = dict[str, Any]
+"""Nested dict of tensors, each with a leading dimension K (`step`, the count of updates, is a scalar tensor)."""
+Info = dict[str, Tensor]
+"""Name -> `(K,)`, detached."""
+Ratio = tuple[int, int]
+"""Parts original : augmented of every batch."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Widths of the flat spaces.
+
+    Attributes:
+        states: S.
+        actions: A; learners see actions scaled to [-1, 1].
+    """
+
+    states: int
+    actions: int
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One training run of a program that trains K of them at once.
+
+    Attributes:
+        seed: Seed of everything random in it.
+        ratio: Original : augmented; `(1, 0)` trains on the original data alone.
+    """
+
+    seed: int
+    ratio: Ratio = (1, 0)
+
+
+class Sampler(Protocol):
+    """Where batches come from. Indices are drawn in blocks, ahead of the steps that use them."""
+
+    def draw(self, steps: int) -> Tensor:
+        """Draw what the next `steps` batches hold: `(steps, K, B)` int64 on the device, without a sync."""
+        ...
+
+    def gather(self, indices: Tensor) -> dict[str, Tensor]:
+        """Look `(K, B)` indices up: the batch, each value `(K, B, ...)`. A pure function, compiled with `update`."""
+        ...
+
+
+class Config(Protocol):
+    """What the flat, frozen, keyword-only settings of every learner have; the rest is each learner's own.
+
+    Attributes:
+        steps: Gradient steps, which schedules depend on: `dataclasses.replace(config, steps=...)` for a budget.
+        batch_size: B.
+    """
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Batch size B."""
+        ...
+
+    @classmethod
+    def for_dataset(cls, dataset_id: str) -> Config:
+        """CORL's settings for the environment and quality that an id names; the defaults for any other."""
+        ...
+
+
+class Algorithm(Protocol):
+    """A module of this package.
+
+    Attributes:
+        CONTEXT: Steps of history that `act` reads: 1 for learners on transitions.
+        BLOCK: Steps whose indices and noise are drawn at once.
+        Config: Its settings, a frozen keyword-only dataclass.
+    """
+
+    CONTEXT: int
+    BLOCK: int
+    Config: type
+
+    def sampler(
+        self, config: Any, data: LearnerData, ratios: Sequence[Ratio], generators: Sequence[Generator]
+    ) -> Sampler:
+        """What the learner trains on: `data.transitions(...)`, or sequences of its own."""
+        ...
+
+    def init(self, config: Any, sizes: Sizes, generators: Sequence[Generator]) -> State:
+        """Fresh parameters, targets and moments, on the device of the generators (one for each lane)."""
+        ...
+
+    def noise(
+        self, config: Any, sizes: Sizes, generators: Sequence[Generator], batch_size: int, steps: int
+    ) -> dict[str, Tensor]:
+        """What else is random in the next `steps` updates: name -> `(steps, K, ...)`; may be empty."""
+        ...
+
+    def phases(self, config: Any) -> int:
+        """How many kinds of update take turns (2 where the actor learns every second step), else 1."""
+        ...
+
+    def update(
+        self, config: Any, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], phase: int
+    ) -> Info:
+        """One gradient step of all lanes, in place; `phase` is the number of the step modulo `phases`."""
+        ...
+
+    def act(self, config: Any, state: State, observations: Any) -> Tensor:
+        """The greedy policy.
+
+        Args:
+            config: Settings.
+            state: Parameters.
+            observations: `(K, N, S)`, normalised by the data's mean and std; where `CONTEXT` is greater than 1,
+                whatever mapping of windows the learner documents.
+
+        Returns:
+            `(K, N, A)` in [-1, 1].
+        """
+        ...
