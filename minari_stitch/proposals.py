@@ -133,8 +133,8 @@ class StitchReport:
 
     def __add__(self, other: StitchReport) -> StitchReport:
         """Join the counts of two sets of pairs."""
-        deltas = {**self.counts, **other.counts}
-        return StitchReport({delta: self.counts.get(delta, 0) + other.counts.get(delta, 0) for delta in deltas})
+        none, deltas = np.zeros(len(Outcome), int), {**self.counts, **other.counts}
+        return StitchReport({delta: self.counts.get(delta, none) + other.counts.get(delta, none) for delta in deltas})
 
     @property
     def proposed(self) -> int:
