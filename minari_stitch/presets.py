@@ -110,6 +110,9 @@ def override(config: C, assignment: str) -> C:
 def _replace(config: Any, path: list[str], value: Any, name: str) -> Any:
     hints: dict[str, Any] = typing.get_type_hints(type(config)) if dataclasses.is_dataclass(config) else {}
     names = [field.name for field in dataclasses.fields(config)] if hints else []
+    if not names:
+        parent = name.removesuffix("." + ".".join(path))
+        raise ConfigError(f"there is no setting {name!r}: {parent!r} has no settings of its own")
     if path[0] not in names:
         near = difflib.get_close_matches(path[0], names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
