@@ -20,9 +20,10 @@ from rich.table import Table
 
 from minari_stitch import minari_io
 from minari_stitch.augment import ORACLE_KEY, default_run_directory, stitch_record
+from minari_stitch.errors import InvalidDataError, StitchError
 from minari_stitch.presets import from_dict
 from minari_stitch.proposals import Outcome, Proposals
-from minari_stitch.quality import MujocoLocomotion, agreement, oracle_errors, real_paths
+from minari_stitch.quality import MujocoLocomotion, agreement, largest, oracle_errors, real_paths
 from minari_stitch.run import Run
 
 DELTAS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -36,12 +37,30 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Judge a stitched dataset by the real simulator."""
+    try:
+        result = measure(dataset_id, pairs, run_dir, seed)
+    except StitchError as error:
+        Console(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _print(dataset_id, result)
+
+
+def measure(dataset_id: str, pairs: int, run_dir: Path | None, seed: int) -> dict[str, Any]:
+    """Judge at least `pairs` proposals and keep the result in the dataset's metadata.
+
+    Raises:
+        StitchError: The dataset or its source is missing or changed, or there is no oracle for its environment.
+    """
     dataset = minari_io.read(dataset_id, download=False, keep_infos=True)
     record = stitch_record(dataset)
     source = minari_io.read(record["source"])
     if source.fingerprint != record["source_fingerprint"]:
-        raise typer.BadParameter(f"{record['source']} is no longer the dataset that {dataset_id} was made from")
-    assert source.env_spec is not None
+        raise InvalidDataError(f"{record['source']} is no longer the dataset that {dataset_id} was made from")
+    if source.env_spec is None:
+        raise InvalidDataError(f"{record['source']} names no environment, so there is no simulator to ask")
     simulator = MujocoLocomotion(source.env_spec.id)
     run = Run(
         directory=run_dir or default_run_directory(source),
@@ -79,32 +98,32 @@ def main(
         "agreement": agreement(joined, errors, DELTAS),
     }
     minari_io.annotate(dataset_id, {ORACLE_KEY: result})
-    if as_json:
-        print(json.dumps(result))
-    else:
-        _print(dataset_id, result)
+    return result
 
 
 def _summary(errors: np.ndarray, steps: np.ndarray) -> dict[str, Any]:
     """Where the error of paths sits: largest of a path, and by position."""
     if len(errors) == 0:
-        return {"n": 0} | dict.fromkeys(("median", "q90", "first", "inner", "last"), float("nan"))
-    inner = (np.arange(errors.shape[1]) > 0) & (np.arange(errors.shape[1]) < steps[:, None])
+        return {"n": 0} | dict.fromkeys(("median", "q90", "first", "inner", "last", "judged"), float("nan"))
+    position, worst = np.arange(errors.shape[1]), largest(errors)
+    inner = (position > 0) & (position < steps[:, None])
     return {
         "n": len(errors),
-        "median": float(np.median(errors.max(1))),
-        "q90": float(np.quantile(errors.max(1), 0.9)),
-        "first": float(np.median(errors[:, 0])),
-        "inner": float(np.median(errors[inner])),
-        "last": float(np.median(errors[np.arange(len(errors)), steps])),
+        "median": float(np.median(worst)),
+        "q90": float(np.quantile(worst, 0.9)),
+        "first": float(np.nanmedian(errors[:, 0])),
+        "inner": float(np.nanmedian(errors[inner])),
+        "last": float(np.nanmedian(errors[np.arange(len(errors)), steps])),
+        "judged": float(1 - np.isnan(errors[position <= steps[:, None]]).mean()),
     }
 
 
 def _print(dataset_id: str, result: dict[str, Any]) -> None:
     console = Console()
-    table = Table("Paths", "n", "max: median", "max: 90 %", "first step", "inner steps", "last step")
+    table = Table("Paths", "n", "max: median", "max: 90 %", "first step", "inner steps", "last step", "judged")
     for name, row in result["paths"].items():
-        table.add_row(name, str(row["n"]), *(f"{row[k]:.3g}" for k in ("median", "q90", "first", "inner", "last")))
+        errors = (f"{row[k]:.3g}" for k in ("median", "q90", "first", "inner", "last"))
+        table.add_row(name, str(row["n"]), *errors, f"{row['judged']:.1%}")
     table.title = f"{dataset_id}: error against the simulator, standardised and squared"
     console.print(table)
     table = Table("delta", "accepted", "true", "precision", "recall", "oracle median of accepted")

@@ -153,7 +153,7 @@ class StitchConfig:
     """Scaled return asked for when guided (released code: 0.35 to 0.92)."""
     draws: int = 1
     """Bridges drawn for each pair; the truest by the repairing networks is kept."""
-    repair_steps: int = 100
+    repair_steps: int = 150
     """Gradient steps that pull a bridge onto the dynamics model; 0 leaves it as generated (paper)."""
     discount: float = 0.99
     """Gamma of returns-to-go."""

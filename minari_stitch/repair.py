@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minari_stitch.models import Models
 
-_RATE = 0.03
+_RATE = 0.1
 
 
 def transition_errors(
@@ -33,13 +33,11 @@ def transition_errors(
         Squared distance to the mean prediction and variance between the networks, `(B, L + 1)` each,
         summed over dimensions and 0 on padding.
     """
-    batch, length, width = states.shape
-    predicted = dynamics(states[:, :-1].reshape(-1, width), actions.reshape(-1, actions.shape[-1]))
-    predicted = predicted.reshape(len(predicted), batch, length - 1, width)
-    inside = torch.arange(length - 1, device=states.device) <= steps[:, None]
-    error = (predicted.mean(0) - states[:, 1:]).square().sum(-1)
-    spread = predicted.var(0, correction=0).sum(-1)
-    return error * inside, spread * inside
+    row, time = _transitions(states, steps)
+    error, spread = _errors(dynamics(states[row, time], actions[row, time]), states[row, time + 1])
+    padded = states.new_zeros(2, *actions.shape[:2])
+    padded[:, row, time] = torch.stack([error, spread])
+    return padded[0], padded[1]
 
 
 def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
@@ -57,25 +55,40 @@ def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, itera
     """
     if iterations == 0:
         return states, actions
-    position = torch.arange(states.shape[1], device=states.device)
-    free = ((position >= 1) & (position <= steps[:, None]))[..., None]
+    row, time = _transitions(states, steps)
+    free = (time > 0)[:, None]
     low, high = models.scales.low, models.scales.high
-    first, _ = transition_errors(models.repairers, states, actions, steps)
+    before, _ = transition_errors(models.repairers, states, actions, steps)
     with torch.enable_grad():
-        z, u = states.clone().requires_grad_(), actions.clone().requires_grad_()
+        z, u = states[row, time].requires_grad_(), actions[row, time].requires_grad_()
+        # Transitions lie one after the other, so the next one's state is a shift, and the target ends a bridge.
+        start, last, target = states[row, time], (time == steps[row])[:, None], states[row, time + 1]
         optimizer = torch.optim.Adam([z, u], lr=_RATE, betas=(0.9, 0.95))
         for i in range(iterations):
             for group in optimizer.param_groups:
                 group["lr"] = _RATE * (1 - i / iterations)
             optimizer.zero_grad()
-            error, spread = transition_errors(models.repairers, torch.where(free, z, states), u, steps)
+            error, spread = _errors(models.repairers(z, u), torch.where(last, target, z.roll(-1, 0)))
             # Disagreement counts as error: it keeps the path where the networks know the dynamics.
             (error + spread).sum().backward()
             optimizer.step()
             with torch.no_grad():
                 u.clamp_(-1, 1)
-                z.clamp_(low, high)
-        z, u = torch.where(free, z.detach(), states), u.detach()
-    last, _ = transition_errors(models.repairers, z, u, steps)
-    better = (last.amax(1) < first.amax(1))[:, None, None]
-    return torch.where(better, z, states), torch.where(better, u, actions)
+                z.copy_(torch.where(free, z.clamp(low, high), start))
+    repaired, acted = states.clone(), actions.clone()
+    repaired[row, time], acted[row, time] = z.detach(), u.detach()
+    after, _ = transition_errors(models.repairers, repaired, acted, steps)
+    better = (after.amax(1) < before.amax(1))[:, None, None]
+    return torch.where(better, repaired, states), torch.where(better, acted, actions)
+
+
+def _transitions(states: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Bridge and time of each transition that is not padding, in order."""
+    time = torch.arange(states.shape[1] - 1, device=states.device)
+    row, time = (time <= steps[:, None]).nonzero(as_tuple=True)
+    return row, time
+
+
+def _errors(predicted: Tensor, actual: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distance of `(B', S)` to the mean of `(M, B', S)`, and their variance, summed over dimensions."""
+    return (predicted.mean(0) - actual).square().sum(-1), predicted.var(0, correction=0).sum(-1)
