@@ -58,7 +58,7 @@ def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, itera
     row, time = _transitions(states, steps)
     free = (time > 0)[:, None]
     low, high = models.scales.low, models.scales.high
-    before, _ = transition_errors(models.repairers, states, actions, steps)
+    before = torch.stack(transition_errors(models.repairers, states, actions, steps)).sum(0)
     with torch.enable_grad():
         z, u = states[row, time].requires_grad_(), actions[row, time].requires_grad_()
         # Transitions lie one after the other, so the next one's state is a shift, and the target ends a bridge.
@@ -77,7 +77,7 @@ def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, itera
                 z.copy_(torch.where(free, z.clamp(low, high), start))
     repaired, acted = states.clone(), actions.clone()
     repaired[row, time], acted[row, time] = z.detach(), u.detach()
-    after, _ = transition_errors(models.repairers, repaired, acted, steps)
+    after = torch.stack(transition_errors(models.repairers, repaired, acted, steps)).sum(0)
     better = (after.amax(1) < before.amax(1))[:, None, None]
     return torch.where(better, repaired, states), torch.where(better, acted, actions)
 
