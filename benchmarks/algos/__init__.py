@@ -10,6 +10,7 @@ effects other than on `state`, so that it can be compiled and captured as a whol
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -122,9 +123,7 @@ class Algorithm(Protocol):
         """How many kinds of update take turns (2 where the actor learns every second step), else 1."""
         ...
 
-    def update(
-        self, config: Any, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], phase: int
-    ) -> Info:
+    def update(self, config: Any, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], phase: int) -> Info:
         """One gradient step of all lanes, in place; `phase` is the number of the step modulo `phases`."""
         ...
 
@@ -141,3 +140,14 @@ class Algorithm(Protocol):
             `(K, N, A)` in [-1, 1].
         """
         ...
+
+
+def task(dataset_id: str) -> tuple[str, str]:
+    """Environment and quality that a dataset id names, for settings that depend on them.
+
+    `demo/hopper/medium-replay-v0` -> `("hopper", "medium-replay")`; empty where an id says neither.
+    """
+    qualities = "medium-replay|medium-expert|medium|expert|random|simple|human|cloned"
+    environment = re.search(r"(?:^|[/-])(hopper|halfcheetah|walker2d|pen)(?=[/-])", dataset_id)
+    quality = re.search(rf"[/-]({qualities})(?=-|$)", dataset_id)
+    return environment.group(1) if environment else "", quality.group(1) if quality else ""

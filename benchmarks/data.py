@@ -1,0 +1,378 @@
+"""What learners read: the original dataset and an augmented one as one flat table on the device.
+
+Shape letters: `K` lanes, `B` batch, `N` steps (of which the first `original_steps` are original), `E` episodes,
+`S` state width, `A` action width.
+
+States are normalised by the mean and standard deviation of the ORIGINAL data, for every mix, so that runs differ in
+their data alone. The last transition of a truncated episode keeps its true next state and is bootstrapped from;
+a terminal one is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from benchmarks.algos import Ratio, Sizes
+from minari_stitch import minari_io
+from minari_stitch.augment import stitch_record
+from minari_stitch.episodes import Episodes
+from minari_stitch.errors import ConfigError, DatasetNotFoundError, StitchError
+from minari_stitch.minari_io import Dataset
+from minari_stitch.spaces import FlatSpace
+
+Augmented = Literal["bridges", "episodes"]
+"""What the augmented side of a batch is drawn from: synthetic steps only, or all steps of stitched episodes."""
+_STD_EPS = 1e-3
+_REWARD_SCALE = 1000.0
+
+
+class RatioError(StitchError):
+    """A ratio is malformed, or asks for data that are not there."""
+
+
+class SpaceMismatchError(StitchError):
+    """Original and augmented data are not of the same kind."""
+
+
+class SourceMismatchError(StitchError):
+    """An augmented dataset was made from other data."""
+
+
+class TooFewStepsError(StitchError):
+    """There is less data than a learner's context."""
+
+
+def parse_ratio(text: str) -> Ratio:
+    """`"4:1"` -> `(4, 1)`, original : augmented.
+
+    Raises:
+        RatioError: It is not two whole numbers of which one is positive.
+    """
+    parts = text.split(":")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts) or not any(map(int, parts)):
+        raise RatioError(f"ratio={text!r} is not possible: write original:augmented, such as 4:1, 1:0 or 0:1")
+    return int(parts[0]), int(parts[1])
+
+
+def load(
+    dataset_id: str,
+    augmented_id: str | None = None,
+    *,
+    augmented: Augmented = "episodes",
+    device: str | torch.device = "cpu",
+) -> LearnerData:
+    """Read a dataset, and what was made from it.
+
+    Args:
+        dataset_id: The original dataset.
+        augmented_id: A stitched version of it; its own copies of original episodes are left out.
+        augmented: What its side of a batch is drawn from.
+        device: Where the table lies.
+
+    Raises:
+        DatasetNotFoundError: A dataset, or the source of the stitched one, is missing.
+        SourceMismatchError: The stitched dataset was made from other data.
+        SpaceMismatchError: The spaces differ.
+        StitchError: Whatever `minari_io.read` has to say.
+    """
+    extra = None if augmented_id is None else minari_io.read(augmented_id, keep_infos=True)
+    try:
+        source = minari_io.read(dataset_id)
+    except DatasetNotFoundError as error:
+        if extra is None:
+            raise
+        raise DatasetNotFoundError(
+            f"{dataset_id!r}, the source of {augmented_id!r}, is missing: a mix needs both. {error}"
+        ) from error
+    return LearnerData(source, extra, augmented=augmented, device=device)
+
+
+class LearnerData:
+    """A flat table of steps, original ones first, and samplers on it.
+
+    Attributes:
+        source: The original dataset.
+        sizes: Widths.
+        device: Where the tensors are.
+        mean: `(S,)` of the original states.
+        std: `(S,)` of the original states, plus 1e-3.
+        action_low: `(A,)` bounds of the environment's actions; -1 for learners.
+        action_high: `(A,)`; 1 for learners.
+        episodes: Original and then stitched episodes, in the environment's units.
+        original_steps: How many steps are original.
+        original_episodes: How many episodes are original.
+        table: `(N, 2 S + A + 2)` state, action, reward, next state, and 1 unless the step terminates.
+        rows: Step rows that each side draws from: `(original, augmented)`, int64.
+    """
+
+    def __init__(
+        self,
+        source: Dataset,
+        augmented_dataset: Dataset | None = None,
+        *,
+        augmented: Augmented = "episodes",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """Lay the data out.
+
+        Args:
+            source: The original dataset.
+            augmented_dataset: A stitched version of it, read with its infos.
+            augmented: What its side of a batch is drawn from.
+            device: Where the table lies.
+
+        Raises:
+            ConfigError: `augmented` is none of its values, or actions are unbounded.
+            SourceMismatchError: The stitched dataset was made from other data.
+            SpaceMismatchError: The spaces differ.
+        """
+        if augmented not in get_args(Augmented):
+            raise ConfigError(f"augmented={augmented!r} is not possible: choose one of {get_args(Augmented)}")
+        actions = FlatSpace(source.action_space, "action")
+        if not np.isfinite([actions.low, actions.high]).all():
+            raise ConfigError(f"{source.dataset_id!r} has unbounded actions, {source.action_space}: choose another one")
+        self.source = source
+        self.device = torch.device(device)
+        self.episodes = original = source.episodes
+        self.original_steps, self.original_episodes = original.n_steps, len(original)
+        synthetic = np.zeros(0, bool)
+        if augmented_dataset is not None:
+            stitched = _stitched_part(source, augmented_dataset)
+            synthetic = stitched.infos["synthetic"][stitched.step_state].reshape(-1).astype(bool)
+            self.episodes = _join(original, stitched)
+        self.action_low, self.action_high = (self._tensor(bound) for bound in (actions.low, actions.high))
+        states = original.observations[original.step_state].astype(np.float64)
+        mean, std = states.mean(0), states.std(0) + _STD_EPS
+        self.mean, self.std = self._tensor(mean), self._tensor(std)
+        observations = self._tensor((self.episodes.observations - mean) / std)
+        scaled = 2 * (self.episodes.actions - actions.low) / (actions.high - actions.low) - 1
+        self.sizes = Sizes(observations.shape[1], scaled.shape[1])
+        state_rows = torch.from_numpy(self.episodes.step_state).to(self.device)
+        columns = (
+            observations[state_rows],
+            self._tensor(scaled),
+            self._tensor(self.episodes.rewards)[:, None],
+            observations[state_rows + 1],
+            self._tensor(~self.episodes.terminations)[:, None],
+        )
+        self.table = torch.cat(columns, 1)
+        self.synthetic = torch.zeros(self.episodes.n_steps, dtype=torch.bool, device=self.device)
+        """`(N,)` whether a step was generated."""
+        self.synthetic[self.original_steps :] = torch.from_numpy(synthetic)
+        everything = np.arange(self.original_steps, self.episodes.n_steps)
+        self.rows = (
+            torch.arange(self.original_steps, device=self.device),
+            torch.from_numpy(everything[synthetic] if augmented == "bridges" else everything).to(self.device),
+        )
+
+    @cached_property
+    def reward_scale(self) -> float:
+        """CORL's reward normalisation: 1000 over the range of the original episodes' returns.
+
+        Raises:
+            ConfigError: All returns are equal.
+        """
+        returns = self.episodes.returns[: self.original_episodes]
+        if returns.max() == returns.min():
+            raise ConfigError(
+                f"all returns are {returns[0]:g}, so rewards cannot be normalised: set normalize_rewards=False"
+            )
+        return _REWARD_SCALE / float(returns.max() - returns.min())
+
+    @cached_property
+    def step_episode(self) -> Tensor:
+        """`(N,)` int64 episode of each step."""
+        return torch.from_numpy(self.episodes.step_episode).to(self.device)
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """`(E + 1,)` int64: episode `e` owns steps `offsets[e]:offsets[e + 1]`; `original_episodes` come first."""
+        return torch.from_numpy(self.episodes.offsets.copy()).to(self.device)
+
+    @cached_property
+    def returns_to_go(self) -> Tensor:
+        """`(N,)` undiscounted rewards from each step to the end of its whole (stitched) episode."""
+        return self._tensor(self.episodes.returns_to_go(1.0)[self.episodes.step_state])
+
+    @property
+    def states(self) -> Tensor:
+        """`(N, S)` normalised states, a view."""
+        return self.table[:, : self.sizes.states]
+
+    @property
+    def actions(self) -> Tensor:
+        """`(N, A)` actions in [-1, 1], a view."""
+        return self.table[:, self.sizes.states : self.sizes.states + self.sizes.actions]
+
+    @property
+    def rewards(self) -> Tensor:
+        """`(N,)` rewards as they are, a view."""
+        return self.table[:, self.sizes.states + self.sizes.actions]
+
+    def check_context(self, context: int) -> None:
+        """Refuse a dataset with fewer steps than a learner's context.
+
+        Raises:
+            TooFewStepsError: It is so.
+        """
+        counts = {"original": self.original_steps, "augmented": self.episodes.n_steps - self.original_steps}
+        for name, count in counts.items():
+            if 0 < count < context:
+                raise TooFewStepsError(
+                    f"the {name} data hold {count} steps, but the learner's context is {context}: "
+                    "use more data, or a smaller context"
+                )
+
+    def mixture(
+        self, ratios: Sequence[Ratio], generators: Sequence[Generator], batch_size: int, *, best: float = 1.0
+    ) -> Mixture:
+        """Draw step rows in exact ratios, for a sampler.
+
+        Args:
+            ratios: Original : augmented of each lane.
+            generators: One for each lane, on the device of the data.
+            batch_size: B.
+            best: Share of each side's episodes, those of the highest return, to draw from.
+
+        Raises:
+            RatioError: A ratio needs a side that is empty.
+            ConfigError: `best` is not in (0, 1].
+        """
+        if not 0 < best <= 1:
+            raise ConfigError(f"best={best:g} is not possible: choose a share in (0, 1]")
+        sides = self.rows if best == 1 else (self._best_of(0, best), self._best_of(1, best))
+        for ratio in ratios:
+            for part, rows, name in zip(ratio, sides, ("original", "augmented"), strict=True):
+                if part < 0 or not any(ratio) or (part and not len(rows)):
+                    raise RatioError(
+                        f"ratio={ratio[0]}:{ratio[1]} is not possible with {len(rows)} {name} steps to draw from: "
+                        "give a dataset for that side, or set its part to 0 (1:0 is original data alone)"
+                    )
+        return Mixture(sides, ratios, generators, batch_size)
+
+    def transitions(
+        self,
+        ratios: Sequence[Ratio],
+        generators: Sequence[Generator],
+        batch_size: int,
+        *,
+        reward_scale: float = 1.0,
+        best: float = 1.0,
+    ) -> Transitions:
+        """Batches of transitions; see `mixture` for arguments and errors.
+
+        Args:
+            ratios: Original : augmented of each lane.
+            generators: One for each lane, on the device of the data.
+            batch_size: B.
+            reward_scale: Factor of the rewards.
+            best: Share of each side's episodes to draw from.
+        """
+        return Transitions(self, self.mixture(ratios, generators, batch_size, best=best), reward_scale)
+
+    def _best_of(self, side: int, share: float) -> Tensor:
+        """Rows of one side that lie in its best episodes."""
+        first = (0, self.original_episodes)[side]
+        returns = self.episodes.returns[slice(first, None) if side else slice(0, self.original_episodes)]
+        kept = first + np.argsort(-returns, kind="stable")[: max(1, int(share * len(returns)))]
+        chosen = torch.zeros(len(self.episodes), dtype=torch.bool, device=self.device)
+        chosen[torch.from_numpy(kept)] = True
+        rows = self.rows[side]
+        return rows[chosen[self.step_episode[rows]]]
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.tensor(array, dtype=torch.float32, device=self.device)
+
+
+class Mixture:
+    """Draws step rows uniformly from each side, in exact proportion.
+
+    Batch t of a lane holds `floor((t + 1) q) - floor(t q)` augmented steps, `q = B augmented / (original + augmented)`:
+    the ratio itself where B is divisible by it, else within one step of it in each batch and exact in the long run.
+    The numbers that a lane draws do not depend on its ratio, nor on the other lanes.
+    """
+
+    def __init__(
+        self,
+        sides: tuple[Tensor, Tensor],
+        ratios: Sequence[Ratio],
+        generators: Sequence[Generator],
+        batch_size: int,
+    ) -> None:
+        """Take what `LearnerData.mixture` has checked."""
+        self._rows, self._split = torch.cat(sides), len(sides[0])
+        self._generators = generators
+        self._batch_size = batch_size
+        self._parts = torch.tensor(ratios, device=self._rows.device)  # (K, 2)
+        self._drawn = 0
+
+    def draw(self, steps: int) -> Tensor:
+        """Rows of the next `steps` batches, `(steps, K, B)`; augmented ones first."""
+        device, size = self._rows.device, self._batch_size
+        shape = (steps, size)
+        raw = torch.stack([torch.randint(2**62, shape, generator=g, device=device) for g in self._generators], 1)
+        time = torch.arange(self._drawn, self._drawn + steps + 1, device=device)[:, None]
+        augmented = (time * size * self._parts[:, 1] // self._parts.sum(1)).diff(dim=0)  # (steps, K)
+        self._drawn += steps
+        other = torch.arange(size, device=device) < augmented[..., None]
+        rest = max(len(self._rows) - self._split, 1)
+        return self._rows[torch.where(other, self._split + raw % rest, raw % max(self._split, 1))]
+
+
+class Transitions:
+    """Batches of transitions, a `Sampler`."""
+
+    def __init__(self, data: LearnerData, mixture: Mixture, reward_scale: float) -> None:
+        """Keep the table at hand."""
+        self.draw = mixture.draw
+        self._table = data.table
+        self._widths = [data.sizes.states, data.sizes.actions, 1, data.sizes.states, 1]
+        self._scale = reward_scale
+
+    def gather(self, indices: Tensor) -> dict[str, Tensor]:
+        """`(K, B)` -> `states`, `actions`, `next_states` `(K, B, ...)`, `rewards`, `continues` `(K, B)`."""
+        states, actions, rewards, following, continues = self._table[indices].split(self._widths, -1)
+        return {
+            "states": states,
+            "actions": actions,
+            "rewards": rewards[..., 0] * self._scale,
+            "next_states": following,
+            "continues": continues[..., 0],
+        }
+
+
+def _stitched_part(source: Dataset, extra: Dataset) -> Episodes:
+    """The stitched episodes of a dataset, after checking that they were made from `source`."""
+    for kind in ("observation_space", "action_space"):
+        ours, theirs = getattr(source, kind), getattr(extra, kind)
+        if ours != theirs:
+            raise SpaceMismatchError(
+                f"{kind} of {extra.dataset_id!r} is {theirs}, but of {source.dataset_id!r} it is {ours}: "
+                "mix a dataset with one made from it"
+            )
+    record = stitch_record(extra)
+    if record["source_fingerprint"] != source.fingerprint:
+        raise SourceMismatchError(
+            f"{extra.dataset_id!r} was made from {record['source']!r} with fingerprint {record['source_fingerprint']}, "
+            f"but {source.dataset_id!r} has {source.fingerprint}: give its own source, or augment this one"
+        )
+    if "synthetic" not in extra.episodes.infos:
+        raise ConfigError(f"{extra.dataset_id!r} was read without infos: read it with keep_infos=True")
+    stitched = [index for index, metadata in enumerate(extra.episodes.metadata) if metadata["stitched"]]
+    if not stitched:
+        raise RatioError(f"{extra.dataset_id!r} holds no stitched episode: augment again with more steps")
+    return extra.episodes.select(stitched)
+
+
+def _join(original: Episodes, stitched: Episodes) -> Episodes:
+    """One after the other, without infos and metadata."""
+    names = ("observations", "actions", "rewards", "terminations", "truncations")
+    joined = {name: np.concatenate([getattr(original, name), getattr(stitched, name)]) for name in names}
+    offsets = np.concatenate([original.offsets, original.n_steps + stitched.offsets[1:]])
+    return Episodes(**joined, offsets=offsets)

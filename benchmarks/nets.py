@@ -1,0 +1,125 @@
+"""Small networks for many lanes at once, and the optimiser as part of the graph.
+
+Parameters are plain dicts of tensors `(K, M, ...)`: K lanes of M networks each (twin critics are M = 2), so that
+one batched product serves a layer of all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+Parameters = dict[str, Tensor]
+
+
+def stack(generators: Iterable[Generator], draw: Callable[[Generator], Tensor], dim: int = 0) -> Tensor:
+    """Draw the same thing from each lane's generator, and stack along `dim`."""
+    return torch.stack([draw(generator) for generator in generators], dim)
+
+
+def mlp(generators: Sequence[Generator], widths: Sequence[int], members: int = 1) -> Parameters:
+    """Initial parameters of a multi-layer perceptron, uniform within 1 / sqrt(fan-in) as `nn.Linear` draws them.
+
+    Args:
+        generators: One for each lane.
+        widths: Inputs, hidden layers, outputs.
+        members: Networks M of each lane.
+
+    Returns:
+        `weight<i>` of `(K, M, in, out)` and `bias<i>` of `(K, M, 1, out)`.
+    """
+    parameters = {}
+    for layer, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for name, rows in (("weight", fan_in), ("bias", 1)):
+            shape, bound = (members, rows, fan_out), 1 / math.sqrt(fan_in)
+            parameters[f"{name}{layer}"] = stack(
+                generators,
+                lambda g, shape=shape, bound=bound: torch.empty(shape, device=g.device).uniform_(
+                    -bound, bound, generator=g
+                ),
+            )
+    return parameters
+
+
+def forward(parameters: Parameters, x: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
+    """Apply perceptrons with ReLU.
+
+    Args:
+        parameters: Of `mlp`.
+        x: `(K, B, in)`, shared by the members.
+        dropout: For each hidden layer `(K, B, width)`, 0 where a unit is dropped, else 1 / (1 - rate).
+
+    Returns:
+        `(K, M, B, out)`.
+    """
+    layers = sum(name.startswith("weight") for name in parameters)
+    lanes, members = parameters["weight0"].shape[:2]
+    x = x[:, None].expand(lanes, members, *x.shape[1:]).flatten(0, 1)
+    for layer in range(layers):
+        x = torch.baddbmm(parameters[f"bias{layer}"].flatten(0, 1), x, parameters[f"weight{layer}"].flatten(0, 1))
+        if layer < layers - 1:
+            x = x.relu()
+            if dropout is not None:
+                x = x * dropout[layer]
+    return x.unflatten(0, (lanes, members))
+
+
+def gradients(loss: Callable[..., tuple[Tensor, Any]], parameters: Parameters, *arguments: Any) -> tuple[Any, Any]:
+    """Differentiate `loss(parameters, *arguments) -> (loss (K,), info)`; lanes share nothing, so their sum will do.
+
+    Returns:
+        Gradients like `parameters`, and the info.
+    """
+
+    def total(parameters: Parameters) -> tuple[Tensor, Any]:
+        losses, info = loss(parameters, *arguments)
+        return losses.sum(), info
+
+    return torch.func.grad(total, has_aux=True)(parameters)
+
+
+def moments(parameters: Parameters) -> dict[str, Parameters]:
+    """Adam's moments before the first step."""
+    return {name: {k: torch.zeros_like(v) for k, v in parameters.items()} for name in ("mean", "square")}
+
+
+@torch.no_grad()
+def adam(
+    parameters: Parameters,
+    grads: Parameters,
+    moments: dict[str, Parameters],
+    step: Tensor,
+    rate: float | Tensor,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> None:
+    """One step of Adam, in place.
+
+    Args:
+        parameters: To change.
+        grads: Their gradients.
+        moments: See `moments`.
+        step: Scalar tensor, 1 at the first step.
+        rate: Learning rate.
+        betas: Decay of the moments.
+        eps: Added to the root.
+    """
+    first, second = betas
+    size = rate / (1 - first**step)
+    scale = (1 - second**step).rsqrt()
+    for name, parameter in parameters.items():
+        mean, square, grad = moments["mean"][name], moments["square"][name], grads[name]
+        mean.lerp_(grad, 1 - first)
+        square.mul_(second).addcmul_(grad, grad, value=1 - second)
+        parameter.sub_(size * mean / (square.sqrt() * scale + eps))
+
+
+@torch.no_grad()
+def follow(target: Parameters, parameters: Parameters, rate: float) -> None:
+    """Move a target network by `rate` towards its network, in place."""
+    for name, value in target.items():
+        value.lerp_(parameters[name], rate)
