@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +70,8 @@ def _errors(verbose: bool) -> Iterator[None]:
     """Named errors become a red message and exit code 1; anything else is a bug and keeps its traceback."""
     from minari_stitch.errors import StitchError
 
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
+    # Its retries say in many lines what our error says in one.
+    logging.getLogger("huggingface_hub").setLevel(logging.INFO if verbose else logging.CRITICAL)
     try:
         yield
     except StitchError as error:
@@ -85,19 +85,17 @@ def _errors(verbose: bool) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-_AUGMENT_EXAMPLES = """
-[bold]Examples[/]
-
-  minari-stitch augment demo/hopper/medium-replay-v0 --delta 2
-  minari-stitch augment mujoco/hopper/medium-v0 --preset full --device cuda
-  minari-stitch augment my/data-v0 --steps 50000 --set stitch.pairs=paper --set models.diffusion.horizon=64
-
-[dim]The run directory keeps trained models and proposals: the same command goes on after a kill, and another
---delta or --steps reuses them.[/]
-"""
+_AUGMENT_EXAMPLES = (
+    "[bold]Examples[/]",
+    "minari-stitch augment demo/hopper/medium-replay-v0 --delta 2",
+    "minari-stitch augment mujoco/hopper/medium-v0 --preset full --device cuda",
+    "minari-stitch augment my/data-v0 --steps 50000 --set stitch.pairs=paper --set models.diffusion.horizon=64",
+    "[dim]The run directory keeps trained models and proposals: the same command goes on after a kill, and another "
+    "--delta or --steps reuses them.[/]",
+)
 
 
-@app.command(epilog=_AUGMENT_EXAMPLES.replace("\n", "\n\n"))
+@app.command(epilog="\n\n".join(_AUGMENT_EXAMPLES))
 def augment(
     dataset_id: Annotated[str, typer.Argument(metavar="ID", help="Minari dataset id, or a demo/ id.")],
     delta: Annotated[
@@ -166,7 +164,7 @@ def augment(
         from minari_stitch.augment import METADATA_KEY, default_run_directory
         from minari_stitch.augment import augment as run_augment
         from minari_stitch.config import QualifyConfig
-        from minari_stitch.errors import ConfigError, StitchError
+        from minari_stitch.errors import ConfigError
         from minari_stitch.models import NETWORKS
         from minari_stitch.presets import override
         from minari_stitch.presets import preset as named
@@ -212,18 +210,9 @@ def augment(
                 err.print_json(json.dumps(dataclasses.asdict(transform)))
             if run_dir is None:
                 run = dataclasses.replace(run, directory=default_run_directory(dataset))
-            try:
-                result = run_augment(
-                    dataset,
-                    transform,
-                    run,
-                    n_steps=steps,
-                    output_id=output_id,
-                    include_original=include_original,
-                )
-            except StitchError as error:
-                error.add_note(str(run.directory))
-                raise
+            result = run_augment(
+                dataset, transform, run, n_steps=steps, output_id=output_id, include_original=include_original
+            )
         if as_json:
             print(json.dumps(view.result_json(result, time.monotonic() - begin)))
         else:
