@@ -105,10 +105,11 @@ def parametrisation(setup: Setup) -> Section:
             config = dataclasses.replace(transform.models, diffusion=diffusion)
             own = folder / f"parametrisation-{name}-{seed}"
             own.mkdir(exist_ok=True)
-            for network in NETWORKS[1:]:
+            # The judges stay those of the bundle; only the diffusion network is new, unless it would be the same.
+            same = seed == 0 and config == transform.models
+            for network in NETWORKS if same else NETWORKS[1:]:
                 with contextlib.suppress(FileNotFoundError):
                     shutil.copy(folder / f"{network}.pt", own)
-            # The judges stay those of the bundle; only the diffusion network is new.
             scales = models.scales
             train_network("diffusion", dataset.episodes, scales, config, seed=seed, discount=0.99, directory=own)
             bundle = load_models(dataset.episodes, scales, config, own)
