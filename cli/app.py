@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +71,7 @@ def _errors(verbose: bool) -> Iterator[None]:
     from minari_stitch.errors import StitchError
 
     # Its retries say in many lines what our error says in one.
-    logging.getLogger("huggingface_hub").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "info" if verbose else "critical")
     try:
         yield
     except StitchError as error:
