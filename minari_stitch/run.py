@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -99,11 +100,14 @@ class Run:
                     yield job(*args, self.progress)
             return
         context = multiprocessing.get_context("spawn")
-        queue = context.Queue()
-        listener = threading.Thread(target=self._listen, args=(queue,), daemon=True)
+        # A pipe, not a queue: the end of a pipe whose writers are gone is seen even in the middle of a message.
+        reader, writer = context.Pipe(duplex=False)
+        listener = threading.Thread(target=self._listen, args=(reader,), daemon=True)
         listener.start()
         others = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=(queue, threads))
+        pool = ProcessPoolExecutor(
+            self.workers, context, initializer=_start_worker, initargs=(writer, context.Lock(), threads)
+        )
         try:
             pending: list[Future[T]] = []
             for args in arguments:
@@ -112,41 +116,51 @@ class Run:
                     yield pending.pop(0).result()
             while pending:
                 yield pending.pop(0).result()
-        finally:
+        except BaseException:
             # Jobs nobody waits for any more are stopped: all they keep is written atomically.
             for worker in set(multiprocessing.active_children()) - others:
                 worker.terminate()
+            raise
+        finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            queue.put(None)
+            writer.close()
             listener.join()
-            queue.close()
 
-    def _listen(self, queue: Any) -> None:
-        for message in iter(queue.get, None):
-            if self.progress is not None:
-                self.progress(*message)
+    def _listen(self, reader: Connection) -> None:
+        with reader:
+            while True:
+                try:
+                    message = reader.recv()
+                except (EOFError, OSError):  # no writer is left; OSError in the middle of a message
+                    return
+                if self.progress is not None:
+                    self.progress(*message)
 
 
-_queue: Any = None
+_report: Progress | None = None
 
 
-def _start_worker(queue: Any, threads: int) -> None:
-    global _queue
-    _queue = queue
+def _start_worker(writer: Connection, lock: Any, threads: int) -> None:
+    global _report
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides, and stops its workers.
     parent = multiprocessing.parent_process()
     assert parent is not None
 
+    def report(*message: Any) -> None:
+        with lock:
+            writer.send(message)
+
     def follow() -> None:
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
+    _report = report
     threading.Thread(target=follow, daemon=True).start()
 
 
 def _call(job: Callable[..., T], args: tuple[Any, ...]) -> T:
-    return job(*args, lambda *message: _queue.put(message))
+    return job(*args, _report)
 
 
 @contextlib.contextmanager
