@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,15 @@ class DiffStitch:
         """
         episodes, bounds = dataset.episodes, FlatSpace(dataset.action_space, "action")
         _require_pairs(episodes, self, dataset.max_episode_steps)
-        identity = key(dataset.fingerprint, self.models, self.stitch.discount, run.seed, run.device, run.precision)
+        identity = key(
+            version("minari-stitch"),
+            dataset.fingerprint,
+            self.models,
+            self.stitch.discount,
+            run.seed,
+            run.device,
+            run.precision,
+        )
         job = _Job(
             arrays=run.folder(f"source-{dataset.fingerprint}"),
             folder=run.folder(f"models-{identity}"),
