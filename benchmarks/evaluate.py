@@ -1,0 +1,304 @@
+"""Evaluation in the real environment: all lanes and all their episodes step together, one policy call a step.
+
+Shape letters: `K` lanes, `N` episodes of each, `M` the most of them still alive in one lane, `S` and `A` as ever.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.envs.registration import EnvSpec
+
+from minari_stitch.behaviour import make_env
+from minari_stitch.errors import StitchError
+from minari_stitch.minari_io import Dataset
+from minari_stitch.spaces import FlatSpace
+
+Policy = Callable[[Any], torch.Tensor]
+"""Normalised observations `(K, M, S)`, or windows (see `Evaluator`), to actions `(K, M, A)` in [-1, 1]."""
+
+D4RL_REFERENCES = {
+    "hopper": (-20.27, 3234.3),
+    "halfcheetah": (-280.18, 12135.0),
+    "walker2d": (1.63, 4592.3),
+    "pen": (96.26, 3076.83),
+}
+
+
+class SimulatorError(StitchError):
+    """The environment of a dataset is unknown, cannot be built, or does not fit the dataset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What turns a return into a score of 0 (random) to 100 (expert).
+
+    Attributes:
+        low: Return of score 0.
+        high: Return of score 100.
+        source: `dataset`, `D4RL`, or `raw` where scores are returns.
+    """
+
+    low: float
+    high: float
+    source: str
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Reference:
+        """The dataset's own reference scores, else D4RL's for its environment, else none."""
+        low, high = (dataset.metadata.get(f"ref_{end}_score") for end in ("min", "max"))
+        if low is not None and high is not None:
+            return cls(low=float(low), high=float(high), source="dataset")
+        name = f"{dataset.env_spec.id if dataset.env_spec else ''} {dataset.dataset_id}".lower()
+        for env, (low, high) in D4RL_REFERENCES.items():
+            if env in name:
+                return cls(low=low, high=high, source="D4RL")
+        return cls(low=0.0, high=100.0, source="raw")
+
+    def score(self, returns: np.ndarray) -> np.ndarray:
+        """Scores of returns, any shape."""
+        return 100 * (returns - self.low) / (self.high - self.low)
+
+
+@dataclass(kw_only=True)
+class Evaluator:
+    """Plays episodes in a dataset's environment, which is built once and reset for every evaluation.
+
+    Attributes:
+        dataset: Says which environment.
+        mean: `(S,)` subtracted from observations.
+        std: `(S,)` they are divided by.
+        context: Steps of history that the policy reads. More than 1: it is given windows `states (K, M, T, S)`,
+            `actions (K, M, T, A)` (the last zero), `returns_to_go` (the target minus what was earned),
+            `timesteps` and `mask (K, M, T)`, with `T` the steps so far, at most `context`.
+        target_return: Return that windows ask for.
+        device: Of the tensors the policy reads.
+        workers: Processes that step environments; 1 stays in this one.
+    """
+
+    dataset: Dataset
+    mean: np.ndarray
+    std: np.ndarray
+    context: int = 1
+    target_return: float = 0.0
+    device: str | torch.device = "cpu"
+    workers: int = 1
+    _environments: Any = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Fail early where the environment cannot be built, or is another than the dataset's."""
+        self._spec = environment_spec(self.dataset)
+        env = build(self._spec)
+        for role in ("observation", "action"):
+            ours, theirs = (FlatSpace(getattr(x, f"{role}_space"), role).size for x in (self.dataset, env))
+            if ours != theirs:
+                raise SimulatorError(
+                    f"{self.dataset.dataset_id!r} has {role}s of width {ours}, but {self._spec.id} has {theirs}: the "
+                    "dataset was recorded in another environment; correct its env_spec, or choose another dataset."
+                )
+        env.close()
+        actions = FlatSpace(self.dataset.action_space, "action")
+        self._low, self._high = actions.low, actions.high
+        self._limit = self._spec.max_episode_steps or 1000
+
+    def __call__(self, policy: Policy, seeds: Sequence[int], episodes: int = 10) -> np.ndarray:
+        """Play `episodes` episodes for each lane.
+
+        Args:
+            policy: Of all lanes.
+            seeds: One for each lane; episode `e` of lanes with the same seed starts the same.
+            episodes: N.
+
+        Returns:
+            `(K, N)` undiscounted returns.
+        """
+        shape = (len(seeds), episodes)
+        observations = self._reset(seeds, episodes).reshape(*shape, -1)
+        width = len(self._low)
+        live, returns = np.ones(shape, bool), np.zeros(shape)
+        history: list[tuple[np.ndarray, ...]] = []
+        for step in range(self._limit):
+            slots = np.argsort(~live, axis=1, kind="stable")[:, : live.sum(1).max()]  # (K, M), the live ones first
+            states = ((observations - self.mean) / self.std).astype(np.float32)
+            history.append((states, np.zeros((*shape, width), np.float32), self.target_return - returns))
+            history = history[-self.context :]
+            with torch.inference_mode():
+                actions = policy(self._inputs(history, slots, step)).float().cpu().numpy()
+            lanes, columns = np.nonzero(np.take_along_axis(live, slots, 1))
+            rows, chosen = (lanes, slots[lanes, columns]), actions[lanes, columns].clip(-1, 1)
+            history[-1][1][rows] = chosen
+            scaled = self._low + (chosen + 1) / 2 * (self._high - self._low)
+            after, rewards, ended = self._environments.step(np.ravel_multi_index(rows, shape), scaled)
+            observations[rows] = after
+            returns[rows] += rewards
+            live[rows] = ~ended
+            if not live.any():
+                break
+        return returns
+
+    def close(self) -> None:
+        """Close the environments and end their processes."""
+        if self._environments is not None:
+            self._environments.close()
+        self._environments = None
+
+    def _reset(self, seeds: Sequence[int], episodes: int) -> np.ndarray:
+        streams = [np.random.SeedSequence([seed, 1]).generate_state(episodes) for seed in seeds]
+        count = len(seeds) * episodes
+        if self._environments is None or len(self._environments) != count:
+            self.close()
+            kind = _Remote if self.workers > 1 else _Local
+            self._environments = kind(self._spec, count, self.workers)
+        return self._environments.reset(np.concatenate(streams).tolist())
+
+    def _inputs(self, history: list[tuple[np.ndarray, ...]], slots: np.ndarray, step: int) -> Any:
+        lanes = np.arange(len(slots))[:, None]
+        if self.context == 1:
+            return torch.from_numpy(history[0][0][lanes, slots]).to(self.device)
+        states, actions, wanted = (np.stack([x[lanes, slots] for x in part], 2) for part in zip(*history, strict=True))
+        steps = np.broadcast_to(np.arange(step - len(history) + 1, step + 1), wanted.shape)
+        arrays = {
+            "states": states,
+            "actions": actions,
+            "returns_to_go": wanted.astype(np.float32),
+            "timesteps": steps.copy(),
+            "mask": np.ones(wanted.shape, np.float32),
+        }
+        return {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+
+
+def environment_spec(dataset: Dataset) -> EnvSpec:
+    """The environment to evaluate a dataset in: its `eval_env_spec`, else the one it was recorded in.
+
+    Raises:
+        SimulatorError: It names none.
+    """
+    stored = dataset.metadata.get("eval_env_spec")
+    spec = EnvSpec.from_json(stored) if stored else dataset.env_spec
+    if spec is None:
+        raise SimulatorError(
+            f"{dataset.dataset_id!r} names no environment, so nothing trained on it can be evaluated: choose a "
+            "dataset with an env_spec (`minari show` prints it)."
+        )
+    return spec
+
+
+def build(spec: EnvSpec) -> gym.Env:
+    """Make an environment.
+
+    Raises:
+        SimulatorError: It cannot be made.
+    """
+    try:
+        if spec.id not in gym.registry:
+            import gymnasium_robotics
+
+            gym.register_envs(gymnasium_robotics)
+        return make_env(spec)  # pyright: ignore[reportArgumentType]
+    except Exception as error:  # every simulator has its own
+        raise SimulatorError(
+            f"environment {spec.id} cannot be built ({type(error).__name__}: {error}): install what it needs, such as "
+            '`pip install "gymnasium[mujoco]" gymnasium-robotics`, or choose another dataset.'
+        ) from error
+
+
+class _Local:
+    """Environments stepped one after the other in this process."""
+
+    def __init__(self, spec: EnvSpec, count: int, workers: int = 1) -> None:
+        self._envs = [build(spec) for _ in range(count)]
+        self._flatten = FlatSpace(self._envs[0].observation_space).flatten
+        self._actions = FlatSpace(self._envs[0].action_space, "action")
+
+    def __len__(self) -> int:
+        return len(self._envs)
+
+    def reset(self, seeds: Sequence[int]) -> np.ndarray:
+        """Observations `(count, S)`."""
+        return np.stack([self._flat(env.reset(seed=seed)[0]) for env, seed in zip(self._envs, seeds, strict=True)])
+
+    def step(self, indices: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observations, rewards and ends of the environments at `indices`."""
+        results = [
+            self._envs[i].step(action) for i, action in zip(indices, self._actions.unflatten(actions), strict=True)
+        ]
+        observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
+        ended = np.array(terminated) | np.array(truncated)
+        return np.stack([self._flat(o) for o in observations]), np.array(rewards, np.float64), ended
+
+    def close(self) -> None:
+        """Close all."""
+        for env in self._envs:
+            env.close()
+
+    def _flat(self, observation: Any) -> np.ndarray:
+        return self._flatten(_batch(observation))[0]
+
+
+class _Remote:
+    """The same, in processes that each hold every `workers`-th environment."""
+
+    def __init__(self, spec: EnvSpec, count: int, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._count, self._workers = count, min(workers, count)
+        self._pipes: list[Connection] = []
+        for worker in range(self._workers):
+            ours, theirs = context.Pipe()
+            share = len(range(worker, count, self._workers))
+            context.Process(target=_serve, args=(theirs, spec.to_json(), share), daemon=True).start()
+            theirs.close()
+            self._pipes.append(ours)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def reset(self, seeds: Sequence[int]) -> np.ndarray:
+        """Observations `(count, S)`."""
+        parts = self._ask([("reset", (seeds[worker :: self._workers],)) for worker in range(self._workers)])
+        observations = np.empty((self._count, parts[0].shape[1]), parts[0].dtype)
+        for worker, part in enumerate(parts):
+            observations[worker :: self._workers] = part
+        return observations
+
+    def step(self, indices: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Observations, rewards and ends of the environments at `indices`."""
+        order = [np.flatnonzero(indices % self._workers == worker) for worker in range(self._workers)]
+        asked = [("step", (indices[at] // self._workers, actions[at])) if len(at) else None for at in order]
+        parts = [part for part in self._ask(asked) if part is not None]
+        back = np.argsort(np.concatenate(order))
+        return tuple(np.concatenate(column)[back] for column in zip(*parts, strict=True))
+
+    def close(self) -> None:
+        """End the processes."""
+        for pipe in self._pipes:
+            pipe.close()
+
+    def _ask(self, messages: Sequence[Any]) -> list[Any]:
+        for pipe, message in zip(self._pipes, messages, strict=True):
+            if message is not None:
+                pipe.send(message)
+        return [None if message is None else pipe.recv() for pipe, message in zip(self._pipes, messages, strict=True)]
+
+
+def _serve(pipe: Connection, spec: str, count: int) -> None:
+    environments = _Local(EnvSpec.from_json(spec), count)
+    while True:
+        try:
+            name, arguments = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(getattr(environments, name)(*arguments))
+
+
+def _batch(observation: Any) -> Any:
+    """Add a leading dimension of 1 to each part."""
+    if isinstance(observation, dict):
+        return {key: _batch(value) for key, value in observation.items()}
+    return np.asarray(observation)[None]
