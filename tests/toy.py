@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +125,10 @@ def spoil(dataset_id, episode=0, name="rewards", row=3, value=float("nan")):
     path = Path(os.environ["MINARI_DATASETS_PATH"]) / dataset_id / "data" / "main_data.hdf5"
     with h5py.File(path, "r+") as file:
         file[f"episode_{episode}"][name][row] = value
+
+
+def run(*command, **kwargs):
+    """Run a program of this environment to its end, in a process of its own."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [str(word) for word in command]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": path}, **kwargs)
