@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -373,6 +373,6 @@ def _stitched_part(source: Dataset, extra: Dataset) -> Episodes:
 def _join(original: Episodes, stitched: Episodes) -> Episodes:
     """One after the other, without infos and metadata."""
     names = ("observations", "actions", "rewards", "terminations", "truncations")
-    joined = {name: np.concatenate([getattr(original, name), getattr(stitched, name)]) for name in names}
-    offsets = np.concatenate([original.offsets, original.n_steps + stitched.offsets[1:]])
-    return Episodes(**joined, offsets=offsets)
+    joined: dict[str, Any] = {n: np.concatenate([getattr(original, n), getattr(stitched, n)]) for n in names}
+    joined["offsets"] = np.concatenate([original.offsets, original.n_steps + stitched.offsets[1:]])
+    return Episodes(**joined)

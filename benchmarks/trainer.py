@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -81,35 +82,105 @@ def train(
         RatioError: A lane's mix needs data that are not there.
         TooFewStepsError: There is less data than the learner's context.
     """
-    _check(config, lanes, compile, precision, evaluate_every, data)
-    data.check_context(algorithm.CONTEXT)
-    if compile is None:
-        compile = data.device.type == "cuda" or (config.steps >= _COMPILE_FROM and _has_compiler())
-    parameters, indices, noise = (lane_generators(lanes, purpose, data.device) for purpose in _PURPOSES)
-    state = algorithm.init(config, data.sizes, parameters)
-    sampler = algorithm.sampler(config, data, [lane.ratio for lane in lanes], indices)
-    step = _Step(algorithm, config, sampler, state, compile, precision)
-    info: Info = {}
-    done, seconds, phases = 0, 0.0, algorithm.phases(config)
-    with _matmul(precision):
-        for stop in _stops(config.steps, evaluate_every, algorithm.BLOCK):
-            begin = time.perf_counter()
-            rows = sampler.draw(stop - done)
-            random = algorithm.noise(config, data.sizes, noise, config.batch_size, stop - done)
-            for i in range(stop - done):
-                info |= step(rows[i], {name: values[i] for name, values in random.items()}, (done + i) % phases)
-            done = stop
-            seconds += time.perf_counter() - begin
-            if progress:
-                progress(done, config.steps)
-            if on_eval and (done == config.steps or (evaluate_every and done % evaluate_every == 0)):
-                on_eval(done, state, info)
-        if data.device.type == "cuda":
-            begin = time.perf_counter()
+    if evaluate_every is not None and evaluate_every < 1:
+        raise ConfigError(f"evaluate_every={evaluate_every} is not possible: give at least 1")
+    program = Program(algorithm, config, data, lanes, compile=compile, precision=precision)
+    seconds = 0.0
+    for stop in _stops(config.steps, evaluate_every, algorithm.BLOCK):
+        begin = time.perf_counter()
+        program.run(stop - program.done)
+        evaluates = stop == config.steps or (evaluate_every and stop % evaluate_every == 0)
+        if evaluates and data.device.type == "cuda":
             torch.cuda.synchronize(data.device)
-            seconds += time.perf_counter() - begin
-    info = {name: value.clone() for name, value in info.items()}
-    return Trained(state=state, info=info, seconds=seconds, compiled=compile)
+        seconds += time.perf_counter() - begin
+        if progress:
+            progress(stop, config.steps)
+        if evaluates and on_eval:
+            on_eval(stop, program.state, program.info)
+    info = {name: value.clone() for name, value in program.info.items()}
+    return Trained(state=program.state, info=info, seconds=seconds, compiled=program.compiled)
+
+
+class Program:
+    """K lanes in training: `run(steps)` advances them all.
+
+    Attributes:
+        state: The algorithm's state, changed in place.
+        info: Last value of each loss, `(K,)`; on a GPU overwritten by the next step.
+        done: Steps done.
+        compiled: Whether the update is compiled.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm | Any,
+        config: Any,
+        data: LearnerData,
+        lanes: Sequence[Lane],
+        *,
+        compile: bool | None = None,
+        precision: Precision = "fp32",
+    ) -> None:
+        """Initialise all lanes; arguments and errors are those of `train`."""
+        _check(config, lanes, compile, precision, data)
+        data.check_context(algorithm.CONTEXT)
+        if compile is None:
+            compile = data.device.type == "cuda" or bool(config.steps >= _COMPILE_FROM and _has_compiler())
+        parameters, indices, noise = (lane_generators(lanes, purpose, data.device) for purpose in _PURPOSES)
+        self.state: State = algorithm.init(config, data.sizes, parameters)
+        self.info: Info = {}
+        self.done = 0
+        self.compiled: bool = compile
+        self._sampler = algorithm.sampler(config, data, [lane.ratio for lane in lanes], indices)
+        self._noise = partial(algorithm.noise, config, data.sizes, noise, config.batch_size)
+        self._phases, self._block = algorithm.phases(config), algorithm.BLOCK
+        self._precision: Precision = precision
+        self._step = _step(algorithm, config, self._sampler, self.state, precision)
+        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, dict[str, Any], Info]] = {}
+        self._graphs = compile and data.device.type == "cuda"
+        if compile:
+            # Code of its own, since the compiler counts recompilations of one code object against a limit.
+            self._step.__code__ = self._step.__code__.replace()
+            self._step = torch.compile(self._step, dynamic=False, fullgraph=True)
+
+    def run(self, steps: int) -> None:
+        """Train all lanes for so many steps; on a GPU they may still be under way afterwards."""
+        step = self._replay if self._graphs else self._step
+        with _matmul(self._precision):
+            for _ in range(steps):
+                at = self.done % self._block
+                if at == 0:  # always whole blocks, so that a result does not depend on how a run is cut
+                    self._rows, self._random = self._sampler.draw(self._block), self._noise(self._block)
+                noise = {name: values[at] for name, values in self._random.items()}
+                self.info |= step(self._rows[at], noise, self.done % self._phases)
+                self.done += 1
+
+    def _replay(self, rows: Tensor, noise: dict[str, Tensor], phase: int) -> Info:
+        """One step as a CUDA graph."""
+        if phase not in self._captured:
+            self._captured[phase] = self._capture(rows, noise, phase)
+        graph, inputs, info = self._captured[phase]
+        pytree.tree_map(lambda held, new: held.copy_(new), inputs, {"rows": rows, "noise": noise})
+        graph.replay()
+        return info
+
+    def _capture(
+        self, rows: Tensor, noise: dict[str, Tensor], phase: int
+    ) -> tuple[torch.cuda.CUDAGraph, dict[str, Any], Info]:
+        """Capture a phase. Warming up trains, so the state is put back afterwards."""
+        inputs = pytree.tree_map(torch.clone, {"rows": rows, "noise": noise})
+        before = pytree.tree_map(torch.clone, self.state)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                self._step(inputs["rows"], inputs["noise"], phase)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            info = self._step(inputs["rows"], inputs["noise"], phase)
+        pytree.tree_map(lambda now, then: now.copy_(then), self.state, before)
+        return graph, inputs, info
 
 
 def lane_generators(lanes: Sequence[Lane], purpose: str, device: torch.device | str) -> list[Generator]:
@@ -122,54 +193,17 @@ def lane_generators(lanes: Sequence[Lane], purpose: str, device: torch.device | 
     return [torch.Generator(device).manual_seed(int(word) >> 1) for word in words]
 
 
-class _Step:
-    """One training step: eager, compiled, or replayed as a CUDA graph."""
+def _step(
+    algorithm: Algorithm | Any, config: Any, sampler: Sampler, state: State, precision: Precision
+) -> Callable[[Tensor, dict[str, Tensor], int], Info]:
+    """What is compiled: look the batch up, and update."""
+    device = state["step"].device.type
 
-    def __init__(
-        self, algorithm: Algorithm, config: Any, sampler: Sampler, state: State, compile: bool, precision: Precision
-    ) -> None:
-        cuda = _device(state).type == "cuda"
+    def step(rows: Tensor, noise: dict[str, Tensor], phase: int) -> Info:
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            return algorithm.update(config, state, sampler.gather(rows), noise, phase)
 
-        def step(rows: Tensor, noise: dict[str, Tensor], phase: int) -> Info:
-            with torch.autocast(_device(state).type, torch.bfloat16, enabled=precision == "bf16"):
-                return algorithm.update(config, state, sampler.gather(rows), noise, phase)
-
-        self._run = torch.compile(step, dynamic=False, fullgraph=True) if compile else step
-        self._state = state
-        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, dict[str, Any], Info]] | None = (
-            {} if cuda and compile else None
-        )
-
-    def __call__(self, rows: Tensor, noise: dict[str, Tensor], phase: int) -> Info:
-        """Train all lanes by one step."""
-        if self._captured is None:
-            return self._run(rows, noise, phase)
-        if phase not in self._captured:
-            self._captured[phase] = self._capture(rows, noise, phase)
-        graph, inputs, info = self._captured[phase]
-        inputs["rows"].copy_(rows)
-        for name, values in noise.items():
-            inputs["noise"][name].copy_(values)
-        graph.replay()
-        return info
-
-    def _capture(
-        self, rows: Tensor, noise: dict[str, Tensor], phase: int
-    ) -> tuple[torch.cuda.CUDAGraph, dict[str, Any], Info]:
-        """Capture a phase. Warming up trains, so the state is put back afterwards."""
-        inputs = {"rows": rows.clone(), "noise": {name: values.clone() for name, values in noise.items()}}
-        before = pytree.tree_map(torch.clone, self._state)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UP):
-                self._run(inputs["rows"], inputs["noise"], phase)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            info = self._run(inputs["rows"], inputs["noise"], phase)
-        pytree.tree_map(lambda now, then: now.copy_(then), self._state, before)
-        return graph, inputs, info
+    return step
 
 
 def _check(
@@ -177,11 +211,10 @@ def _check(
     lanes: Sequence[Lane],
     compile: bool | None,
     precision: Precision,
-    every: int | None,
     data: LearnerData,
 ) -> None:
-    for name, value in (("steps", config.steps), ("batch_size", config.batch_size), ("evaluate_every", every)):
-        if value is not None and value < 1:
+    for name in ("steps", "batch_size"):
+        if (value := getattr(config, name)) < 1:
             raise ConfigError(f"{name}={value} is not possible: give at least 1")
     if not lanes:
         raise ConfigError("lanes=[] is not possible: give at least one seed")
@@ -193,10 +226,6 @@ def _check(
 
 def _has_compiler() -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
-
-
-def _device(state: State) -> torch.device:
-    return state["step"].device
 
 
 def _stops(steps: int, every: int | None, block: int) -> Iterator[int]:
