@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from linear import HIGH, LOW, episodes, exact
@@ -14,16 +16,23 @@ LENGTHS = (14, 9, 20, 12, 6, 20)
 INFOS = {"synthetic", "source_episode", "source_step", "dynamics_error", "return_to_go"}
 
 
+def double(chunk):
+    """The same proposals in float64, which no source has to have."""
+    floats = {name: array.astype(np.float64) for name, array in vars(chunk).items() if array.dtype == np.float32}
+    return dataclasses.replace(chunk, **floats)
+
+
 def world(limit, dtype=np.float64, chunks=3):
     """A source and chunks of proposals made on it; whether they qualify is beside the point."""
     data = episodes(LENGTHS, dtype=dtype)
+    data = dataclasses.replace(data, rewards=data.rewards.astype(dtype))
     models = exact(data)
     source = Source(data, models.scales, DISCOUNT, 1, limit)
     config = StitchConfig(
         min_bridge=1, max_bridge=7, source_fraction=1.0, sampler_steps=2, pool=8, chunk=40, discount=DISCOUNT, draws=1,
         repair_steps=0,
     )  # fmt: skip
-    return data, [propose(models, source, config, 0, chunk) for chunk in range(chunks)]
+    return data, [double(propose(models, source, config, 0, chunk)) for chunk in range(chunks)]
 
 
 def locate(data, row):

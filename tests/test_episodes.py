@@ -166,6 +166,12 @@ def test_the_fingerprint_sees_each_value():
     assert len(prints) == 1 + 2 * len(FIELDS) + 3
 
 
+def test_the_fingerprint_sees_dtypes_and_shapes_where_the_bytes_are_equal():
+    base = Episodes.from_list(parts_of([2, 3]))
+    zeros = [np.zeros((5, 2), np.float32), np.zeros((5, 1), np.float64), np.zeros((5, 1, 2), np.float32)]
+    assert len({Episodes(**vars_of(base) | {"actions": actions}).fingerprint() for actions in zeros}) == 3
+
+
 def test_the_fingerprint_does_not_depend_on_memory_layout():
     base = Episodes.from_list(parts_of([2, 3]))
     layout = Episodes(**vars_of(base) | {"observations": np.asfortranarray(base.observations)})

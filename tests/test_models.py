@@ -157,6 +157,18 @@ def test_windows_are_cut_from_one_episode(source, normalizer, context, mask):
     assert loss.item() == pytest.approx((total / weights).item(), rel=1e-4)
 
 
+def test_windows_past_the_end_hold_nothing_of_the_next_episode(source):
+    table, spy = tables(source), Spy()
+    noiseless = Schedule(signal=torch.ones(2), noise=torch.zeros(2), parametrisation="x0")
+    table.diffusion_loss(spy, torch.arange(source.n_steps), noiseless, seeded(1))
+    noised, encode = spy.inputs[0], scales(source).state.encode
+    for step in range(source.n_steps):
+        e = source.step_episode[step]
+        own = torch.tensor(source.episode(e)["observations"][step - source.offsets[e] :], dtype=torch.float32)
+        own = torch.cat([own, own[-1:].expand(16, -1)])[:16]
+        torch.testing.assert_close(noised[step], encode(own), rtol=0, atol=1e-6)
+
+
 def test_hidden_positions_hold_the_state_with_the_noise_of_their_step(source):
     table, spy, schedule = tables(source), Spy(), Schedule.cosine(20, "eps")
     table.diffusion_loss(spy, torch.arange(source.n_steps), schedule, seeded(1))
@@ -272,6 +284,15 @@ def test_training_is_repeatable_and_leaves_the_global_generator_alone(name, sour
     assert different
     assert train(name, source, tmp_path / "a", config)[0] is None, "what is there is not trained again"
     assert [path.name for path in (tmp_path / "a").iterdir()] == [f"{name}.pt"]
+
+
+@pytest.mark.parametrize("name", ["diffusion", "dynamics"])
+def test_evaluations_are_on_the_same_draw(name, source, tmp_path):
+    still = FitConfig(steps=4, batch_size=4, learning_rate=1e-30, evaluate_every=1)
+    config = dataclasses.replace(with_diffusion(fit=still), dynamics=still)
+    result, _ = train(name, source, tmp_path, config)
+    assert len({training for _, training, _ in result.history}) == 4
+    assert len({held_out for _, _, held_out in result.history}) == 1
 
 
 def test_the_order_of_training_does_not_matter(source, tmp_path):

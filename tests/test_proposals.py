@@ -209,7 +209,7 @@ def test_the_truest_draw_is_kept(world, monkeypatch):
 def test_judges_do_not_choose_the_draw():
     data = episodes((14, 9, 20, 12))
     chunks = []
-    for offsets in ((0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 3.0, -5.0)):
+    for offsets in ((0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 40.0, -90.0)):
         models = exact(data, offsets=offsets)
         chunks.append(propose(models, Source(data, models.scales, 0.9, 1, None), CONFIG, 0, 0))
     assert np.array_equal(chunks[0].states, chunks[1].states)
