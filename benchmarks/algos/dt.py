@@ -249,7 +249,7 @@ class _Dropout:
         size = x[0].numel()
         bits = self.bits[:, self.used : self.used + size].view(x.shape)
         self.used += size
-        return x * (bits >= round(2**16 * self.rate) - 2**15) / (1 - self.rate)
+        return x * ((bits >= round(2**16 * self.rate) - 2**15) / (1 - self.rate)).to(x.dtype)
 
 
 class Windows:

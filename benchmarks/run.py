@@ -1,0 +1,241 @@
+"""Does it help? Train learners on a dataset and on its mix with a stitched one, play, and compare by seed.
+
+    python benchmarks/run.py --algo dt
+    python benchmarks/run.py --algo all --dataset demo/walker2d/medium-v0 --budget medium --seeds 5
+    python benchmarks/run.py --suite table1 --executor ray
+
+Finished cells are kept in benchmarks/results/ and not run again, so that a killed run goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Optional
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import data, experiment, report
+from benchmarks.executors import EXECUTORS
+from benchmarks.results import DEFAULT_FOLDER, Cell, Results
+from benchmarks.suites import (
+    ALGORITHMS,
+    BUDGETS,
+    DEFAULT_DATASET,
+    SUITES,
+    Budget,
+    Experiment,
+    choose,
+    how_to_get,
+    newest,
+)
+from minari_stitch import demo
+from minari_stitch.errors import ConfigError, DatasetNotFoundError, StitchError
+from minari_stitch.ids import exists, parse_id
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+err = Console(stderr=True)
+
+
+@app.command()
+def main(
+    algo: Annotated[str, typer.Option(help=f"{', '.join(ALGORITHMS)} or all.")] = "dt",
+    dataset: Annotated[str, typer.Option(metavar="ID", help="Original dataset.")] = DEFAULT_DATASET,
+    augmented_dataset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="ID", help="Augmented dataset \\[default: the newest stitched version of the original]."),
+    ] = None,
+    ratio: Annotated[str, typer.Option(help="Original : augmented in every batch.")] = "4:1",
+    augmented: Annotated[
+        str, typer.Option(help="Draw the augmented side from bridges (synthetic steps) or whole episodes.")
+    ] = "episodes",
+    seeds: Annotated[Optional[int], typer.Option(help="Seeds 0, 1, ... \\[default: the budget's].")] = None,  # noqa: UP045
+    budget: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help=f"{', '.join(BUDGETS)} \\[default: small, or the suite's]."),
+    ] = None,
+    steps: Annotated[Optional[int], typer.Option(help="Gradient steps \\[default: the budget's].")] = None,  # noqa: UP045
+    episodes: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Episodes of an evaluation \\[default: the budget's]; 100 for a final table."),
+    ] = None,
+    last: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Score the mean of the last n evaluations \\[default: the budget's]."),
+    ] = None,
+    suite: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help=f"Instead of --algo and --dataset: {', '.join(SUITES)}."),
+    ] = None,
+    executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
+    workers: Annotated[Optional[int], typer.Option(help="Processes \\[default: one a core].")] = None,  # noqa: UP045
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = "fp32",
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = DEFAULT_FOLDER,
+) -> None:
+    """Train on original and augmented data, evaluate, and print one table."""
+    with _errors():
+        device = _device(device)
+        run = choose("executor", executor, EXECUTORS)
+        data.parse_ratio(ratio)
+        collection = choose("suite", suite, SUITES) if suite else None
+        plan = choose("budget", budget or (collection.budget if collection else "small"), BUDGETS)
+        plan = _adapted(plan, steps=steps, episodes=episodes, last=last)
+        count = _positive("seeds", plan.seeds if seeds is None else seeds)
+        processes = _positive("workers", workers or os.cpu_count() or 1)
+        if collection:
+            experiments: Sequence[Experiment] = collection.experiments
+        else:
+            names = ALGORITHMS if algo == "all" else (algo,)
+            for name in names:
+                experiment.algorithm(name)
+            experiments = [Experiment(algo=name, dataset=dataset, augmented=augmented_dataset) for name in names]
+        make = collection is None or collection.make
+        kept = Results(results)
+        wanted, missing = [], {}
+        for item in experiments:
+            mix = _find(item, make=make, lenient=collection is not None, missing=missing)
+            if mix is not None:
+                wanted += experiment.cells(
+                    item.algo, item.dataset, mix, kind=augmented, ratio=ratio, seeds=range(count), budget=plan
+                )
+        wanted = list(dict.fromkeys(wanted))
+        finished = kept.finished()
+        pending = [cell for cell in wanted if cell not in finished]
+        err.print(
+            f"Budget [bold]{plan.name}[/], device {device}. A score is {plan.protocol} (of {plan.evaluations}). "
+            f"{len(wanted)} cells, {len(wanted) - len(pending)} of them finished before."
+        )
+        jobs = experiment.jobs(pending, plan, device=device, precision=precision)  # pyright: ignore[reportArgumentType]
+        with _progress(len(pending)) as (advance, show):
+            for done in run(jobs, results, workers=processes, progress=show):
+                advance(done)
+        finished = kept.finished()
+        _print({cell: finished[cell] for cell in wanted if cell in finished}, missing)
+
+
+def _find(item: Experiment, *, make: bool, lenient: bool, missing: dict[str, str]) -> str | None:
+    """The augmented dataset of an experiment, made where it may be; None, and a note, where it is missing.
+
+    Raises:
+        DatasetNotFoundError: It is missing, and this is no suite.
+        StitchError: It cannot be made.
+    """
+    parse_id(item.dataset)
+    found = item.augmented or newest(item.dataset, item.variant)
+    if found is not None and exists(found) and exists(item.dataset):
+        return found
+    if make and item.augmented is None and item.variant == "diffstitch" and demo.is_demo_id(item.dataset):
+        if item.dataset not in demo.RECIPES:
+            demo.ensure(item.dataset)  # says which there are
+        _augment(item.dataset)
+        return newest(item.dataset)
+    lacking = [] if exists(item.dataset) else [(item.dataset, how_to_get(item.dataset))]
+    if found is None or not exists(found):
+        name = found or f"{item.dataset.rpartition('-v')[0]} by {item.variant}"
+        lacking.append((name, how_to_get(item.dataset, item.variant)))
+    if not lenient:
+        words = "; ".join(f"{name!r} is not local: run `{how}`" for name, how in lacking)
+        raise DatasetNotFoundError(f"{words}. Demo datasets need no network (`minari-stitch demo list`).")
+    missing |= dict(lacking)
+    return None
+
+
+def _augment(dataset: str) -> None:
+    """Run `minari-stitch augment` on a demo dataset, which makes that one too."""
+    err.print(f"Making [bold]{dataset}[/] and its stitched version, once: minari-stitch augment {dataset}")
+    code = "import sys; from minari_stitch.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, "augment", dataset], stdout=sys.stderr)
+    if done.returncode:
+        raise StitchError(f"`minari-stitch augment {dataset}` failed: run it alone to see why")
+
+
+def _adapted(budget: Budget, *, steps: int | None, episodes: int | None, last: int | None) -> Budget:
+    """A budget with options of the command line."""
+    if steps is not None:
+        budget = dataclasses.replace(budget, steps=dict.fromkeys(ALGORITHMS, _positive("steps", steps)))
+    if episodes is not None:
+        budget = dataclasses.replace(budget, episodes=_positive("episodes", episodes))
+    if last is not None:
+        if not 1 <= last <= budget.evaluations:
+            raise ConfigError(f"--last {last} is not possible: there are {budget.evaluations} evaluations")
+        budget = dataclasses.replace(budget, last=last)
+    return budget
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {name} is not possible: use auto, cpu or cuda")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"--device {name} is not there: torch sees no CUDA device; use --device cpu")
+    return name
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(f"--{name} {value} is not possible: give at least 1")
+    return value
+
+
+def _print(finished: dict[Cell, dict], missing: dict[str, str]) -> None:
+    """The one table."""
+    out = Console(width=None if sys.stdout.isatty() else 160)
+    comparisons = report.compare(finished)
+    table = Table(title="Original against augmented")
+    for name in report.COLUMNS:
+        table.add_column(name, style="cyan" if name == "Dataset" else "", overflow="fold")
+    for comparison in comparisons:
+        table.add_row(*comparison.row())
+    if comparisons:
+        out.print(table)
+        for line in report.captions(comparisons):
+            out.print(line, highlight=False)
+    for name, how in missing.items():
+        out.print(f"[yellow]Missing:[/] {name}: {how}", highlight=False)
+
+
+@contextlib.contextmanager
+def _progress(cells: int) -> Iterator[tuple[Callable[[int], None], Callable[[str, int, int], None]]]:
+    """Bars for all cells and for each job under way: functions to call when cells are finished and when one goes on."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal) as bars:
+        everything = bars.add_task("cells", total=cells)
+        tasks: dict = {}
+
+        def show(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=total)
+            bars.update(tasks[label], completed=done, total=total, visible=done < total)
+
+        yield lambda done: bars.advance(everything, done), show
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except StitchError as error:
+        err.print(f"[red]{type(error).__name__}[/]", end=": ")
+        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        err.print("Stopped. The same command goes on from here.")
+        raise typer.Exit(130) from None
+
+
+if __name__ == "__main__":
+    app()
