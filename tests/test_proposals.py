@@ -11,7 +11,9 @@ from minari_stitch.config import QualifyConfig, StitchConfig
 from minari_stitch.proposals import Outcome, Proposals, StitchReport, propose
 from minari_stitch.source import Source
 
-CONFIG = StitchConfig(min_bridge=2, max_bridge=7, sampler_steps=3, pool=20, chunk=24, discount=0.9, repair_steps=4)
+CONFIG = StitchConfig(
+    min_bridge=2, max_bridge=7, sampler_steps=3, pool=20, chunk=24, discount=0.9, draws=2, repair_steps=4
+)
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("killed_at", [8, 14, 25, 39])
+@pytest.mark.parametrize("killed_at", [8, 14, 25, 30, 39])
 def test_a_killed_fit_goes_on_to_the_same_bits(killed_at, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "_CHECKPOINT_SECONDS", -1.0)
     straight, generator = network(), seeded(1)
