@@ -252,6 +252,19 @@ def test_those_who_judge_do_not_repair(source):
             torch.testing.assert_close(predicted, base + change * offset, rtol=1e-4, atol=1e-5)
 
 
+def test_the_diffusion_model_denoises_in_the_precision_asked_for(source):
+    full = exact(source)
+    reduced = dataclasses.replace(full, autocast=torch.bfloat16)
+    x = torch.randn(4, 16, 3, generator=seeded())
+    marks = torch.ones(4, 16)
+    inputs = (x, x, marks, marks, torch.arange(4))
+    expected = full.diffusion(*inputs)
+    assert torch.equal(full.denoise(*inputs), expected)
+    other = reduced.denoise(*inputs)
+    assert other.dtype == torch.float32 and not torch.equal(other, expected)
+    torch.testing.assert_close(other, expected, rtol=0.05, atol=0.05)
+
+
 # Training.
 
 

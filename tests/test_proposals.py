@@ -8,6 +8,7 @@ from linear import HIGH, LOW, episodes, exact, next_state, reward
 
 from minari_stitch import proposals as module
 from minari_stitch.config import QualifyConfig, StitchConfig
+from minari_stitch.errors import StorageError
 from minari_stitch.proposals import Outcome, Proposals, StitchReport, propose
 from minari_stitch.source import Source
 
@@ -136,6 +137,14 @@ def test_chunks_come_back_from_disk(tmp_path):
         np.testing.assert_array_equal(getattr(loaded, name), value)
     assert [path.name for path in tmp_path.iterdir()] == ["000001.npz"]
     assert len(loaded) == 200 and np.array_equal(loaded.error, [max(row) for row in chunk.errors])
+
+
+def test_a_damaged_chunk_is_named(tmp_path):
+    path = tmp_path / "000001.npz"
+    random_proposals(0).save(path)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(StorageError, match="000001.npz cannot be read .* Remove it"):
+        Proposals.load(path)
 
 
 def same(one, other):

@@ -71,7 +71,7 @@ def test_starts_match_a_loop(lengths, limit, context, shortest, share, pairs):
         and (limit is None or t + (shortest + 1) + 1 <= limit)  # bridge and one real step fit in the time limit
     ]
     if not allowed:
-        with pytest.raises(NothingToStitchError, match="--min-bridge"):
+        with pytest.raises(NothingToStitchError, match="stitch.min_bridge=1"):
             source.starts(config)
         return
     assert source.starts(config).tolist() == slow_share(allowed, share, highest=pairs == "reference")

@@ -1,6 +1,8 @@
 import copy
 import dataclasses
+import errno
 import math
+import os
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from minari_stitch import train
 from minari_stitch.config import FitConfig
+from minari_stitch.errors import StorageError
 from minari_stitch.train import fit, save_atomically
 
 CONFIG = FitConfig(
@@ -194,13 +197,26 @@ def test_progress_is_told_now_and_then_and_at_the_end():
     assert calls == [("demo", 10, 25), ("demo", 20, 25), ("demo", 25, 25)]
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "value.pt"
     save_atomically({"a": 1}, path)
-    monkeypatch.setattr(train.torch, "save", lambda value, aside: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
-        save_atomically({"a": 2}, path)
+
+    def full(self, *args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(StorageError, match=r"value.pt \(No space left on device\).*--run-dir"):
+            save_atomically({"a": 2}, path)
     assert torch.load(path, weights_only=True) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    path = tmp_path / "net.checkpoint"
+    path.write_bytes(b"half a checkpo")
+    with pytest.raises(StorageError, match="net.checkpoint cannot be read .* Remove it"):
+        fit(network(), loss, holdout, CONFIG, seeded(), checkpoint=path)
 
 
 def test_a_fit_without_an_improvement_keeps_the_last_average():
