@@ -24,6 +24,9 @@ LEARNERS = {
     "bc": (bc, bc.Config(hidden=16, batch_size=20, steps=30)),
 }
 LANES = [Lane(seed, ratio) for seed in (3, 4) for ratio in ((1, 0), (4, 1))]
+pytestmark = pytest.mark.filterwarnings(  # of torch, while it imports its own compiler
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
+)
 each_learner = pytest.mark.parametrize(("learner", "config"), LEARNERS.values(), ids=LEARNERS)
 
 
