@@ -8,7 +8,6 @@ is an index shift and never a copy.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from minari_stitch.storage import replacing
 
 _STEP_FIELDS = ("actions", "rewards", "terminations", "truncations")
 
@@ -158,9 +159,8 @@ class Episodes:
     def save(self, folder: Path) -> None:
         """Write the arrays to an existing folder, one file each, so that processes can share them."""
         for name in ("observations", "offsets", *_STEP_FIELDS):
-            aside = folder / f".{name}.{os.getpid()}.npy"
-            np.save(aside, getattr(self, name))
-            os.replace(aside, folder / f"{name}.npy")
+            with replacing(folder / f"{name}.npy") as aside:
+                np.save(aside, getattr(self, name))
 
     @classmethod
     def load(cls, folder: Path) -> Episodes:

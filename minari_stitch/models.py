@@ -19,6 +19,7 @@ from minari_stitch.episodes import Episodes
 from minari_stitch.nets import MLP, TemporalUNet, initialise
 from minari_stitch.normalize import Affine, Cdf, fit_affine
 from minari_stitch.normalize import fit as fit_normalizer
+from minari_stitch.storage import reading
 from minari_stitch.train import FitResult, Progress, fit, save_atomically
 
 NETWORKS = ("diffusion", "dynamics", "inverse", "reward", "termination")
@@ -309,7 +310,9 @@ def load_models(episodes: Episodes, scales: Scales, config: ModelConfig, directo
         if name == "termination" and not episodes.terminations.any():
             return None
         net = build(name, episodes.observations.shape[1], episodes.actions.shape[1], config, unused)
-        net.load_state_dict(torch.load(directory / f"{name}.pt", weights_only=True, map_location="cpu")["weights"])
+        path = directory / f"{name}.pt"
+        with reading(path):
+            net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["weights"])
         return net.to(device).eval().requires_grad_(False)
 
     return Models(

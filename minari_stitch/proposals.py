@@ -7,7 +7,6 @@ chunks serve every delta and every amount.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -22,6 +21,7 @@ from minari_stitch.models import Models
 from minari_stitch.repair import transition_errors
 from minari_stitch.source import Source
 from minari_stitch.stitch import Pairs, choose_pairs, estimate_steps, qualify, stitch_states, wrap_up
+from minari_stitch.storage import reading, replacing
 
 DELTAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
@@ -94,14 +94,13 @@ class Proposals:
 
     def save(self, path: Path) -> None:
         """Write aside and rename."""
-        aside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez(aside, **vars(self))
-        os.replace(aside, path)
+        with replacing(path) as aside:
+            np.savez(aside, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Proposals:
         """Read what `save` wrote."""
-        with np.load(path) as arrays:
+        with reading(path), path.open("rb") as file, np.load(file) as arrays:
             return cls(**arrays)
 
     @classmethod

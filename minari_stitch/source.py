@@ -89,7 +89,7 @@ class Source:
         if len(rows) == 0:
             raise NothingToStitchError(
                 f"no {what} state: every episode is shorter than the shortest bridge or has no room left before "
-                "the time limit; lower --min-bridge, or use a dataset with longer episodes"
+                "the time limit; shorten bridges with --set stitch.min_bridge=1, or use a dataset with longer episodes"
             )
         order = self.returns[rows].argsort(descending=highest, stable=True)
         return rows[order[: max(1, round(share * len(rows)))]].sort().values

@@ -70,6 +70,41 @@ def staging(root: Path) -> Iterator[Path]:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to; at the end it takes the place of `path`, whole or not at all.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield aside
+        os.replace(aside, path)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {path} ({error.strerror or error}). Free some space there, or name another folder "
+            "with --run-dir."
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name a file of the run directory that turns out to be damaged, as after a power cut.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    try:
+        yield
+    except Exception as error:  # each format has its own
+        raise StorageError(
+            f"{path} cannot be read ({type(error).__name__}). Remove it and run the same command: it is made again."
+        ) from error
+
+
 def plain(value: Any) -> Any:
     """NumPy values, sets and tuples as the Python values that JSON knows; anything else as it is."""
     if isinstance(value, np.generic | np.ndarray):

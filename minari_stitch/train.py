@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minari_stitch.config import FitConfig
+from minari_stitch.storage import reading, replacing
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(stage, done, total)`."""
@@ -67,7 +68,8 @@ def fit(
     optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, fused=True)
     state: dict[str, Any] = {"step": 0, "best": math.inf, "stale": 0, "history": [], "weights": None}
     if checkpoint is not None and checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=next(net.parameters()).device, weights_only=True)
+        with reading(checkpoint):
+            saved = torch.load(checkpoint, map_location=next(net.parameters()).device, weights_only=True)
         net.load_state_dict(saved["net"])
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -123,9 +125,10 @@ def fit(
 
 def save_atomically(value: Any, path: Path) -> None:
     """`torch.save` aside and rename, so that a killed process leaves the old file or the new one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(value, aside)
-    os.replace(aside, path)
+    buffer = io.BytesIO()
+    torch.save(value, buffer)  # not straight to the disk: what torch says of a full one does not name it
+    with replacing(path) as aside:
+        aside.write_bytes(buffer.getbuffer())
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, config: FitConfig, step: int) -> None:

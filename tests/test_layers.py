@@ -12,8 +12,8 @@ CLI = ROOT / "cli"
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
     {"errors", "policies"},
-    {"config", "episodes", "ids"},
-    {"spaces", "storage"},
+    {"config", "ids", "storage"},
+    {"episodes", "spaces"},
     {"validation"},
     {"minari_io"},
     {"behaviour"},

@@ -80,6 +80,8 @@ class DiffStitch:
         identity = key(
             version("minari-stitch"),
             dataset.fingerprint,
+            bounds.low.tolist(),
+            bounds.high.tolist(),
             self.models,
             self.stitch.discount,
             run.seed,
@@ -240,7 +242,7 @@ def _require_pairs(episodes: Episodes, transform: DiffStitch, limit: int | None)
     if episodes.lengths.max() <= shortest:
         raise NothingToStitchError(
             f"the longest episode has {episodes.lengths.max()} steps, the shortest bridge {shortest}: "
-            "lower --min-bridge, or use a dataset with longer episodes"
+            "shorten bridges with --set stitch.min_bridge=1, or use a dataset with longer episodes"
         )
     if np.ptp(episodes.returns_to_go(stitch.discount)) == 0:
         raise NothingToStitchError(
