@@ -97,6 +97,12 @@ class Models:
     inverse_net: MLP
     reward_net: MLP
     termination_net: MLP | None
+    autocast: torch.dtype | None = None
+
+    def denoise(self, *inputs: Tensor | None) -> Tensor:
+        """The diffusion network's prediction `(B, H, S)` in float32; see `TemporalUNet.forward`."""
+        with torch.autocast(self.scales.low.device.type, self.autocast, enabled=self.autocast is not None):
+            return self.diffusion(*inputs).float()
 
     def repairers(self, z: Tensor, u: Tensor) -> Tensor:
         """Next states `(M, B, S)` by the networks that repair, from `(B, S)` and `(B, A)`."""
@@ -301,8 +307,10 @@ def train_network(
     return result
 
 
-def load_models(episodes: Episodes, scales: Scales, config: ModelConfig, directory: Path) -> Models:
-    """Assemble the bundle from `directory`, on the device of `scales`."""
+def load_models(
+    episodes: Episodes, scales: Scales, config: ModelConfig, directory: Path, autocast: torch.dtype | None = None
+) -> Models:
+    """Assemble the bundle from `directory`, on the device of `scales`; `autocast` reduces the U-Net's precision."""
     device = scales.low.device
     unused = torch.Generator()
 
@@ -320,6 +328,7 @@ def load_models(episodes: Episodes, scales: Scales, config: ModelConfig, directo
         scales=scales,
         schedule=Schedule.cosine(config.diffusion.diffusion_steps, config.diffusion.parametrisation, device),
         diffusion=load("diffusion"),
+        autocast=autocast,
         **{f"{name}_net": load(name) for name in NETWORKS[1:]},
     )
 

@@ -91,4 +91,5 @@ def _transitions(states: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
 
 def _errors(predicted: Tensor, actual: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distance of `(B', S)` to the mean of `(M, B', S)`, and their variance, summed over dimensions."""
-    return (predicted.mean(0) - actual).square().sum(-1), predicted.var(0, correction=0).sum(-1)
+    mean = predicted.mean(0)
+    return (mean - actual).square().sum(-1), (predicted - mean).square().mean(0).sum(-1)

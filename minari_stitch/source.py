@@ -47,6 +47,7 @@ class Source:
         self.episode = torch.repeat_interleave(offsets.diff())
         self.step = torch.arange(len(raw), device=device) - offsets[self.episode]
         self.last = offsets[self.episode + 1] - 1
+        self._sorted: dict[tuple[str, StitchConfig], Tensor] = {}
 
     @cached_property
     def _inner(self) -> Tensor:
@@ -59,15 +60,21 @@ class Source:
         Raises:
             NothingToStitchError: No state qualifies.
         """
-        rows = torch.arange(len(self.last), device=self.last.device)
-        room = self._inner & (self.step >= self.context - 1) & self.fits(rows, config.shortest)
-        # A source must run on at least as long as the shortest bridge, or there is nothing to compare with.
-        room &= self.last - rows > config.shortest
-        return self._by_return(room, config.source_fraction, highest=config.pairs == "reference", what="source")
+        if ("source", config) not in self._sorted:
+            rows = torch.arange(len(self.last), device=self.last.device)
+            room = self._inner & (self.step >= self.context - 1) & self.fits(rows, config.shortest)
+            # A source must run on at least as long as the shortest bridge, or there is nothing to compare with.
+            room &= self.last - rows > config.shortest
+            lowest = self._by_return(room, config.source_fraction, highest=config.pairs == "reference", what="source")
+            self._sorted["source", config] = lowest
+        return self._sorted["source", config]
 
     def targets(self, config: StitchConfig) -> Tensor:
         """Rows where a suffix may begin: the highest share by return-to-go, with an action of their own."""
-        return self._by_return(self._inner, config.target_fraction, highest=True, what="target")
+        if ("target", config) not in self._sorted:
+            highest = self._by_return(self._inner, config.target_fraction, highest=True, what="target")
+            self._sorted["target", config] = highest
+        return self._sorted["target", config]
 
     def fits(self, source: Tensor, steps: Tensor | int) -> Tensor:
         """Whether a bridge of `steps` states, and a real step after it, end before the time limit."""
@@ -85,6 +92,7 @@ class Source:
         return self.returns[target] - self.discount ** (end - target).double() * self.returns[end]
 
     def _by_return(self, allowed: Tensor, share: float, *, highest: bool, what: str) -> Tensor:
+        """The share of the `allowed` rows with the highest or lowest returns, in order of rows."""
         rows = allowed.nonzero().squeeze(1)
         if len(rows) == 0:
             raise NothingToStitchError(

@@ -245,11 +245,11 @@ def _generate(
     def predict(noised: Tensor, step: Tensor) -> Tensor:
         inputs = (noised, given, known_f, valid_f, step)
         if diffusion.return_dropout == 0:
-            return models.diffusion(*inputs)
+            return models.denoise(*inputs)
         # Both passes of classifier-free guidance in one doubled batch.
         doubled = (torch.cat([x, x]) for x in inputs)
         asked = torch.cat([target_return, torch.full_like(target_return, torch.nan)])
-        conditional, free = models.diffusion(*doubled, asked).chunk(2)
+        conditional, free = models.denoise(*doubled, asked).chunk(2)
         return free + config.guidance * (conditional - free)
 
     window = sample(

@@ -200,7 +200,7 @@ def _source(job: _Job) -> tuple[Episodes, Scales]:
 def _models(job: _Job) -> tuple[Models, Source]:
     episodes, scales = _source(job)
     config = job.transform.models
-    models = load_models(episodes, scales, config, job.folder)
+    models = load_models(episodes, scales, config, job.folder, job.autocast)
     return models, Source(episodes, scales, job.transform.stitch.discount, config.diffusion.context, job.limit)
 
 
