@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from benchmarks.algos import Sizes
+from minari_stitch import minari_io
 
 SIZES = Sizes(states=3, actions=2)
 
@@ -64,3 +65,22 @@ def assert_same(parameters, lane, net, member=0, atol=2e-6):
             parameters[f"weight{layer}"][lane, member], linear.weight.T, atol=atol, rtol=1e-4, check_stride=False
         )
         torch.testing.assert_close(parameters[f"bias{layer}"][lane, member, 0], linear.bias, atol=atol, rtol=1e-4)
+
+
+def stitched_version(source_id, episodes, output_id="test/walk-stitched-v0", synthetic=(2, 5), **record):
+    """Write `episodes` as if they had been stitched; steps [a, b) of each are synthetic. The first is an original."""
+    source = minari_io.read(source_id)
+    parts = []
+    for number, part in enumerate(episodes):
+        mask = np.zeros(len(part["rewards"]) + 1, bool)
+        mask[synthetic[0] : synthetic[1]] = number > 0
+        parts.append({**part, "infos": {"synthetic": mask}, "metadata": {"stitched": number > 0}})
+    metadata = {"minari_stitch": {"source": source_id, "source_fingerprint": source.fingerprint, **record}}
+    minari_io.write(
+        parts,
+        dataset_id=output_id,
+        observation_space=source.observation_space,
+        action_space=source.action_space,
+        metadata=metadata,
+    )
+    return output_id

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from naive import generators, stitched_version
 
 from benchmarks.algos import task
 from benchmarks.data import (
@@ -16,29 +17,6 @@ from benchmarks.data import (
 )
 from minari_stitch import minari_io
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, InvalidDataError
-
-
-def generators(count):
-    return [torch.Generator().manual_seed(seed) for seed in range(count)]
-
-
-def stitched_version(source_id, episodes, output_id="test/walk-stitched-v0", synthetic=(2, 5), **record):
-    """Write `episodes` as if they had been stitched; steps [a, b) of each are synthetic. The first is an original."""
-    source = minari_io.read(source_id)
-    parts = []
-    for number, part in enumerate(episodes):
-        mask = np.zeros(len(part["rewards"]) + 1, bool)
-        mask[synthetic[0] : synthetic[1]] = number > 0
-        parts.append({**part, "infos": {"synthetic": mask}, "metadata": {"stitched": number > 0}})
-    metadata = {"minari_stitch": {"source": source_id, "source_fingerprint": source.fingerprint, **record}}
-    minari_io.write(
-        parts,
-        dataset_id=output_id,
-        observation_space=source.observation_space,
-        action_space=source.action_space,
-        metadata=metadata,
-    )
-    return output_id
 
 
 @pytest.fixture

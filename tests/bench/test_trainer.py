@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_data import stitched_version
+from naive import stitched_version
 from torch.utils import _pytree as pytree
 
 from benchmarks.algos import Lane, bc, iql, td3_bc
