@@ -25,10 +25,10 @@ Policy = Callable[[Any], torch.Tensor]
 """Normalised observations `(K, M, S)`, or windows (see `Evaluator`), to actions `(K, M, A)` in [-1, 1]."""
 
 D4RL_REFERENCES = {
-    "hopper": (-20.27, 3234.3),
-    "halfcheetah": (-280.18, 12135.0),
-    "walker2d": (1.63, 4592.3),
-    "pen": (96.26, 3076.83),
+    "Hopper": (-20.27, 3234.3),
+    "HalfCheetah": (-280.18, 12135.0),
+    "Walker2d": (1.63, 4592.3),
+    "AdroitHandPen": (96.26, 3076.83),
 }
 
 
@@ -56,10 +56,10 @@ class Reference:
         low, high = (dataset.metadata.get(f"ref_{end}_score") for end in ("min", "max"))
         if low is not None and high is not None:
             return cls(low=float(low), high=float(high), source="dataset")
-        name = f"{dataset.env_spec.id if dataset.env_spec else ''} {dataset.dataset_id}".lower()
-        for env, (low, high) in D4RL_REFERENCES.items():
-            if env in name:
-                return cls(low=low, high=high, source="D4RL")
+        name = dataset.env_spec.name if dataset.env_spec else ""
+        if name in D4RL_REFERENCES:
+            low, high = D4RL_REFERENCES[name]
+            return cls(low=low, high=high, source="D4RL")
         return cls(low=0.0, high=100.0, source="raw")
 
     def score(self, returns: np.ndarray) -> np.ndarray:
@@ -164,14 +164,10 @@ class Evaluator:
             return torch.from_numpy(history[0][0][lanes, slots]).to(self.device)
         states, actions, wanted = (np.stack([x[lanes, slots] for x in part], 2) for part in zip(*history, strict=True))
         steps = np.broadcast_to(np.arange(step - len(history) + 1, step + 1), wanted.shape)
-        arrays = {
-            "states": states,
-            "actions": actions,
-            "returns_to_go": wanted.astype(np.float32),
-            "timesteps": steps.copy(),
-            "mask": np.ones(wanted.shape, np.float32),
-        }
-        return {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+        mask, wanted = np.ones(wanted.shape, np.float32), wanted.astype(np.float32)
+        names = ("states", "actions", "returns_to_go", "timesteps", "mask")
+        arrays = zip(names, (states, actions, wanted, steps.copy(), mask), strict=True)
+        return {name: torch.from_numpy(array).to(self.device) for name, array in arrays}
 
 
 def environment_spec(dataset: Dataset) -> EnvSpec:

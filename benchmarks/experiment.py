@@ -125,7 +125,8 @@ def run(job: Job, progress: Progress | None = None) -> list[tuple[Cell, dict[str
     first = job.cells[0]
     module = algorithm(first.algo)
     augmented, kind = max((cell.augmented, cell.kind) for cell in job.cells)
-    table = _load(first.dataset, augmented or None, kind or "episodes", job.device)
+    made = max(cell.made for cell in job.cells)
+    table = _load(first.dataset, augmented or None, kind or "episodes", job.device, first.source + made)
     config = job.config
     if getattr(config, "target_return", 0.0) is None:
         best = float(table.episodes.returns[: table.original_episodes].max())
@@ -199,5 +200,6 @@ def run_and_keep(job: Job, folder: Path, progress: Progress | None = None) -> in
 
 
 @lru_cache(maxsize=2)
-def _load(dataset: str, augmented: str | None, kind: Any, device: str) -> data.LearnerData:
+def _load(dataset: str, augmented: str | None, kind: Any, device: str, identity: str) -> data.LearnerData:
+    """Jobs of a process share the data; `identity` is there to be part of the key."""
     return data.load(dataset, augmented, augmented=kind, device=device)

@@ -94,7 +94,7 @@ def main(
         plan = choose("budget", budget or (collection.budget if collection else "small"), BUDGETS)
         plan = _adapted(plan, steps=steps, episodes=episodes, last=last)
         count = _positive("seeds", plan.seeds if seeds is None else seeds)
-        processes = _positive("workers", workers or os.cpu_count() or 1)
+        processes = _positive("workers", (os.cpu_count() or 1) if workers is None else workers)
         if collection:
             experiments: Sequence[Experiment] = collection.experiments
         else:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, Ratio, Sizes, State
+from benchmarks.algos import Info, Ratio, Sizes, State, task
 from benchmarks.nets import Parameters, adam, gradients, moments, stack
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Config:
     @classmethod
     def for_dataset(cls, dataset_id: str) -> Config:
         """CORL's settings for the environment that an id names."""
-        env = next((name for name in _TARGETS if name in dataset_id.lower()), "")
+        env, _ = task(dataset_id)
         if env == "pen":
             return cls(steps=100_000, reward_scale=1.0, target_return=_TARGETS[env])
         return cls(target_return=_TARGETS.get(env))

@@ -1,0 +1,215 @@
+"""The command from end to end on a light environment: the table, resuming, executors, and what is refused."""
+
+import importlib
+import json
+import re
+import sys
+import types
+
+import pendulum
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import executors, experiment, run
+from benchmarks.results import Results
+from benchmarks.suites import BUDGETS, SUITES, newest
+from minari_stitch import minari_io
+
+
+def invoke(*words):
+    return CliRunner().invoke(run.app, [str(word) for word in words])
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Words of a run of two seeds that takes a second."""
+    words = ["--dataset", pendulum.ID, "--budget", "smoke", "--results", tmp_path / "results", "--workers", 1]
+    return lambda *more: invoke(*words, "--device", "cpu", *more)
+
+
+def records(tmp_path):
+    return Results(tmp_path / "results").finished()
+
+
+def copy_of_source(dataset_id):
+    source = minari_io.read(pendulum.ID)
+    spaces = {"observation_space": source.observation_space, "action_space": source.action_space}
+    minari_io.write(source.episodes, dataset_id=dataset_id, **spaces)
+    return dataset_id
+
+
+def test_one_table(command, tmp_path):
+    """Every learner, both kinds of data; what the records say; and a second run trains nothing."""
+    pendulum.write(ref_min_score=-2000.0, ref_max_score=0.0)
+    result = command("--algo", "all", "--augmented", "bridges", "--ratio", "1:1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("(bridges)") == 4 and "95 % interval" in result.stdout
+    assert "A score is the last evaluation, 2 episodes a seed" in result.stderr.replace("\n", " ")
+    found = records(tmp_path)
+    assert len(found) == 4 * 2 * 2
+    for cell, record in found.items():
+        assert (cell.ratio, cell.kind) == (("1:1", "bridges") if cell.augmented else ("1:0", ""))
+        assert record["config"]["steps"] == BUDGETS["smoke"].steps[cell.algo] == record["curve"][-1][0]
+        mean = sum(record["returns"]) / 2
+        assert record["score"] == pytest.approx(100 * (mean + 2000) / 2000, rel=1e-6)
+        assert {"versions", "device", "seconds", "train_seconds", "losses", "finished"} <= record.keys()
+    before = (tmp_path / "results" / "results.jsonl").read_bytes()
+    again = command("--algo", "all", "--augmented", "bridges", "--ratio", "1:1")
+    assert "16 of them finished before" in again.stderr and again.stdout == result.stdout
+    assert (tmp_path / "results" / "results.jsonl").read_bytes() == before
+
+
+def test_a_killed_run_goes_on(command, tmp_path, monkeypatch):
+    """What was finished before the kill is kept, and only the rest is run."""
+    pendulum.write()
+    ran = []
+
+    def count(job, progress=None):
+        ran.append(job.cells)
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        return original(job, progress)
+
+    original = experiment.run
+    monkeypatch.setattr(experiment, "run", count)
+    stopped = command("--algo", "bc")
+    assert stopped.exit_code == 130 and "goes on from here" in stopped.output
+    assert len(records(tmp_path)) == 2
+    assert command("--algo", "bc").exit_code == 0
+    assert len(ran) == 5 and len(records(tmp_path)) == 4
+    assert command("--algo", "bc", "--seeds", 3).exit_code == 0 and len(ran) == 7  # another seed runs alone
+    assert command("--algo", "bc", "--steps", 5).exit_code == 0 and len(ran) == 11  # other settings are other cells
+
+
+def test_processes_and_lanes_give_the_same(command, tmp_path):
+    """Two worker processes, and all lanes in one program as on a GPU, find what one process finds."""
+    pendulum.write()
+    assert command("--algo", "bc").exit_code == 0
+    alone = records(tmp_path)
+    assert command("--algo", "bc", "--workers", 2, "--results", tmp_path / "two" / "results").exit_code == 0
+    assert {c: r["score"] for c, r in records(tmp_path / "two").items()} == {c: r["score"] for c, r in alone.items()}
+    job = experiment.Job(
+        cells=tuple(alone), config=experiment.settings("bc", pendulum.ID, BUDGETS["smoke"]), budget=BUDGETS["smoke"]
+    )
+    for cell, record in experiment.run(job):
+        assert record["score"] == pytest.approx(alone[cell]["score"], rel=1e-4)
+
+
+def test_jobs_on_a_gpu_hold_all_seeds():
+    pendulum.write()
+    extra = copy_of_source("test/pendulum-ser-v0")
+    budget, wanted = BUDGETS["smoke"], {}
+    for augmented in (pendulum.STITCHED, extra):
+        cells = experiment.cells(
+            "bc", pendulum.ID, augmented, kind="episodes", ratio="4:1", seeds=range(3), budget=budget
+        )
+        wanted |= dict.fromkeys(cells)
+    jobs = experiment.jobs(list(wanted), budget, device="cuda")
+    assert sorted(len(job.cells) for job in jobs) == [3, 6] and len(wanted) == 9
+    assert all(len({cell.augmented for cell in job.cells} - {""}) == 1 for job in jobs)
+    assert {cell for job in jobs for cell in job.cells} == set(wanted)
+    assert len(experiment.jobs(list(wanted), budget, device="cpu")) == 9
+
+
+def test_last_evaluations_make_the_score(command, tmp_path):
+    pendulum.write()
+    assert command("--algo", "bc", "--budget", "small", "--steps", 4, "--seeds", 1, "--last", 2).exit_code == 0
+    for record in records(tmp_path).values():
+        assert [step for step, _ in record["curve"]] == [2, 4]
+        assert record["score"] == pytest.approx(sum(score for _, score in record["curve"]) / 2)
+
+
+def test_newest_version():
+    pendulum.write(stitched=None)
+    assert newest(pendulum.ID) is None
+    for version in (2, 10, 9):
+        copy_of_source(f"test/pendulum-stitched-v{version}")
+    assert newest(pendulum.ID) == "test/pendulum-stitched-v10"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--algo", "sac"], "there is no algorithm 'sac': choose one of dt, iql, td3_bc, bc"),
+        (["--budget", "huge"], "there is no budget 'huge'"),
+        (["--suite", "table9"], "there is no suite 'table9'"),
+        (["--executor", "slurm"], "there is no executor 'slurm'"),
+        (["--ratio", "4"], "ratio='4' is not possible"),
+        (["--ratio", "0:0"], "ratio='0:0' is not possible"),
+        (["--augmented", "all"], "augmented='all' is not possible"),
+        (["--precision", "int8"], "precision='int8' is not possible"),
+        (["--seeds", 0], "--seeds 0 is not possible"),
+        (["--workers", 0], "--workers 0 is not possible"),
+        (["--last", 3], "--last 3 is not possible: there are 1 evaluations"),
+        (["--device", "tpu"], "--device tpu is not possible"),
+        (["--dataset", "demo/hopper/perfect-v0"], "There is no demo dataset 'demo/hopper/perfect-v0'"),
+        (["--dataset", "nowhere"], "has no version"),
+        (["--dataset", "test/absent-v0"], "run `minari download test/absent-v0`"),
+        (["--augmented-dataset", "test/absent-v0"], "'test/absent-v0' is not local"),
+        (["--augmented-dataset", pendulum.ID], "was not written by minari-stitch"),
+    ],
+)
+def test_refused(command, words, message):
+    pendulum.write()
+    result = command("--algo", "bc", *words)
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert message in result.output, result.output
+
+
+def test_an_augmented_dataset_without_its_source(command, datasets_path):
+    pendulum.write()
+    (datasets_path / pendulum.ID).rename(datasets_path / "test" / "moved-v0")
+    result = command("--algo", "bc")
+    assert result.exit_code == 1 and f"'{pendulum.ID}' is not local: run `minari download" in result.output
+
+
+def test_table1_says_what_is_missing(tmp_path):
+    result = invoke("--suite", "table1", "--results", tmp_path, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert len(SUITES["table1"].experiments) == 11 * 3 * 3
+    assert len({e.dataset for e in SUITES["table1"].experiments}) == 11
+    printed = re.sub(r"\s+", " ", result.stdout)
+    assert "Missing: D4RL/pen/human-v2: minari download D4RL/pen/human-v2" in printed
+    assert "demo/walker2d/medium-expert by ser: write what SER makes of it" in printed
+
+
+def test_demo_datasets_are_made(command, monkeypatch):
+    """Only demo ids, by the command itself."""
+    calls = []
+    monkeypatch.setattr(
+        run.subprocess, "run", lambda words, **_: calls.append(words) or types.SimpleNamespace(returncode=7)
+    )
+    result = command("--dataset", "demo/hopper/medium-v0")
+    assert result.exit_code == 1 and "`minari-stitch augment demo/hopper/medium-v0` failed" in result.output
+    assert calls[0][-2:] == ["augment", "demo/hopper/medium-v0"]
+
+
+def test_ray_is_optional(command, monkeypatch):
+    pendulum.write()
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = command("--algo", "bc", "--executor", "ray")
+    assert result.exit_code == 1 and "pip install ray" in result.output
+
+
+def _die(job, folder, progress=None):
+    import os
+
+    os._exit(9)
+
+
+def test_a_worker_that_dies(command, monkeypatch):
+    pendulum.write()
+    monkeypatch.setattr(executors, "run_and_keep", _die)
+    result = command("--algo", "bc", "--workers", 2)
+    assert result.exit_code == 1 and "a worker process died" in result.output
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is optional")
+def test_ray_gives_the_same(command, tmp_path):
+    pendulum.write()
+    assert command("--algo", "bc").exit_code == 0
+    result = command("--algo", "bc", "--executor", "ray", "--workers", 2, "--results", tmp_path / "ray" / "results")
+    assert result.exit_code == 0, result.output
+    alone, ray = records(tmp_path), records(tmp_path / "ray")
+    assert {c: r["score"] for c, r in ray.items()} == {c: r["score"] for c, r in alone.items()}
+    assert json.dumps(ray[min(ray)]["losses"]) == json.dumps(alone[min(alone)]["losses"])
