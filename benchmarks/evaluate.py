@@ -109,15 +109,9 @@ class Evaluator:
         self._limit = self._spec.max_episode_steps or 1000
 
     def __call__(self, policy: Policy, seeds: Sequence[int], episodes: int = 10) -> np.ndarray:
-        """Play `episodes` episodes for each lane.
+        """Play `episodes` episodes for each lane: `(K, N)` undiscounted returns.
 
-        Args:
-            policy: Of all lanes.
-            seeds: One for each lane; episode `e` of lanes with the same seed starts the same.
-            episodes: N.
-
-        Returns:
-            `(K, N)` undiscounted returns.
+        There is a seed for each lane; episode `e` of lanes with the same seed starts the same.
         """
         shape = (len(seeds), episodes)
         observations = self._reset(seeds, episodes).reshape(*shape, -1)
@@ -150,13 +144,12 @@ class Evaluator:
         self._environments = None
 
     def _reset(self, seeds: Sequence[int], episodes: int) -> np.ndarray:
-        streams = [np.random.SeedSequence([seed, 1]).generate_state(episodes) for seed in seeds]
         count = len(seeds) * episodes
         if self._environments is None or len(self._environments) != count:
             self.close()
             kind = _Remote if self.workers > 1 else _Local
             self._environments = kind(self._spec, count, self.workers)
-        return self._environments.reset(np.concatenate(streams).tolist())
+        return self._environments.reset([start for seed in seeds for start in starts(seed, episodes)])
 
     def _inputs(self, history: list[tuple[np.ndarray, ...]], slots: np.ndarray, step: int) -> Any:
         lanes = np.arange(len(slots))[:, None]
@@ -168,6 +161,11 @@ class Evaluator:
         names = ("states", "actions", "returns_to_go", "timesteps", "mask")
         arrays = zip(names, (states, actions, wanted, steps.copy(), mask), strict=True)
         return {name: torch.from_numpy(array).to(self.device) for name, array in arrays}
+
+
+def starts(seed: int, episodes: int) -> list[int]:
+    """Seeds of the environment for the episodes of a run."""
+    return np.random.SeedSequence([seed, 1]).generate_state(episodes).tolist()
 
 
 def environment_spec(dataset: Dataset) -> EnvSpec:
