@@ -15,7 +15,8 @@ from _timing import Section, Setup, Spread, seconds
 from torch import Tensor
 
 from minari_stitch.config import FitConfig, ModelConfig, QualifyConfig, StitchConfig
-from minari_stitch.models import NETWORKS, Models, Scales, load_models, train_network
+from minari_stitch.fitting import train_network
+from minari_stitch.models import NETWORKS, Models, Scales, load_models
 from minari_stitch.presets import preset
 from minari_stitch.proposals import Outcome, Proposals, propose
 from minari_stitch.run import Run

@@ -26,7 +26,7 @@ from minari_stitch.proposals import Outcome, Proposals
 from minari_stitch.quality import MujocoLocomotion, agreement, largest, oracle_errors, real_paths
 from minari_stitch.run import Run
 
-DELTAS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
+DELTAS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def main(
@@ -109,8 +109,8 @@ def _summary(errors: np.ndarray, steps: np.ndarray) -> dict[str, Any]:
     inner = (position > 0) & (position < steps[:, None])
     return {
         "n": len(errors),
-        "median": float(np.median(worst)),
-        "q90": float(np.quantile(worst, 0.9)),
+        "median": float(np.nanmedian(worst)),
+        "q90": float(np.nanquantile(worst, 0.9)),
         "first": float(np.nanmedian(errors[:, 0])),
         "inner": float(np.nanmedian(errors[inner])),
         "last": float(np.nanmedian(errors[np.arange(len(errors)), steps])),

@@ -34,7 +34,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from minari_stitch.config import FitConfig, ModelConfig, StitchConfig
 from minari_stitch.diffusion import Schedule, masked_loss, sample, training_masks
 from minari_stitch.episodes import Episodes
-from minari_stitch.models import NETWORKS, Models, Scales, Tables, build
+from minari_stitch.fitting import Tables
+from minari_stitch.models import NETWORKS, Models, Scales, build
 from minari_stitch.presets import preset
 from minari_stitch.proposals import propose
 from minari_stitch.source import Source

@@ -100,7 +100,7 @@ def augment(
     dataset_id: Annotated[str, typer.Argument(metavar="ID", help="Minari dataset id, or a demo/ id.")],
     delta: Annotated[
         float,
-        typer.Option(help="Largest squared error of a bridge, in standardised state space; 0.25 is strict."),
+        typer.Option(help="Largest squared error of a bridge, in standardised state space; 0.1 is strict."),
     ] = 2.0,
     preset: Annotated[
         Optional[Literal["fast", "full", "paper"]],  # noqa: UP045

@@ -43,6 +43,7 @@ class FitConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a positive rate")
         _require(0 <= self.ema < 1, "ema", self.ema, "use a decay in [0, 1)")
+        _require(self.clip > 0, "clip", self.clip, "use a positive gradient norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,8 @@ class DiffusionConfig:
         _require(self.horizon >= self.context + 3, "horizon", self.horizon, f"use at least {self.context + 3}")
         _require(self.diffusion_steps >= 2, "diffusion_steps", self.diffusion_steps, "use at least 2")
         _require(self.kernel % 2 == 1, "kernel", self.kernel, "use an odd size")
+        _require(self.width >= 4 and self.width % 2 == 0, "width", self.width, "use an even number of at least 4")
+        _require(self.edge_weight > 0, "edge_weight", self.edge_weight, "use a positive weight")
         _require(0 <= self.return_dropout < 1, "return_dropout", self.return_dropout, "use a share in [0, 1)")
 
 
@@ -111,6 +114,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
+        _require(self.hidden >= 1, "hidden", self.hidden, "use at least 1")
         _require(
             0 < self.judges < self.members,
             "judges",
@@ -169,6 +173,8 @@ class StitchConfig:
         _require(self.repair_steps >= 0, "repair_steps", self.repair_steps, "use 0 or more")
         _require(self.max_bridge >= self.min_bridge, "max_bridge", self.max_bridge, "use at least min_bridge")
         _require(0 < self.discount <= 1, "discount", self.discount, "use a value in (0, 1]")
+        _require(self.fixed_steps is None or self.fixed_steps >= 1, "fixed_steps", self.fixed_steps, "use at least 1")
+        _require(0 <= self.eta <= 1, "eta", self.eta, "use a value in [0, 1]")
         _require(self.temperature > 0, "temperature", self.temperature, "use a positive scale")
 
     @property

@@ -124,7 +124,7 @@ def masked_loss(predicted: Tensor, target: Tensor, known: Tensor, valid: Tensor,
     beside[:, :-1] += known_f[:, 1:]
     weight = (valid & ~known) * torch.where(beside > 0, edge_weight, 1.0)
     error = (predicted - target).square().mean(-1)
-    return (error * weight).sum() / weight.sum().clamp(min=1)
+    return (error * weight).sum() / weight.sum().clamp(min=1e-8)
 
 
 def sampling_steps(total: int, steps: int) -> list[int]:

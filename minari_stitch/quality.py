@@ -118,12 +118,14 @@ def real_paths(
 
 
 def largest(errors: np.ndarray) -> np.ndarray:
-    """`(B,)` largest error of each path `(B, L + 1)`, of the steps that could be judged."""
-    return np.fmax.reduce(errors, axis=1, initial=0.0)
+    """`(B,)` largest error of each path `(B, L + 1)`, of the steps that could be judged; NaN if there is none."""
+    return np.fmax.reduce(errors, axis=1)
 
 
 def agreement(proposals: Proposals, oracle: np.ndarray, deltas: tuple[float, ...]) -> list[dict[str, float]]:
     """How well the learned qualification predicts the simulator's, at several thresholds.
+
+    Paths without a step that could be judged are left out.
 
     Args:
         proposals: Judged bridges.
@@ -134,8 +136,9 @@ def agreement(proposals: Proposals, oracle: np.ndarray, deltas: tuple[float, ...
         For each delta the share that the networks accept, the share that the simulator would, precision and
         recall of the networks (NaN where nothing is accepted or true), and the median oracle error accepted.
     """
-    learned = np.maximum(proposals.error, proposals.disagreement)
     truth = largest(oracle)
+    judged = ~np.isnan(truth)
+    learned, truth = np.maximum(proposals.error, proposals.disagreement)[judged], truth[judged]
     rows = []
     for delta in deltas:
         accepted, true = learned < delta, truth < delta

@@ -21,7 +21,7 @@ LAYERS = [
     {"normalize", "nets", "train"},
     {"diffusion"},
     {"models"},
-    {"source"},
+    {"fitting", "source"},
     {"repair"},
     {"stitch"},
     {"proposals"},

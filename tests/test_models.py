@@ -8,7 +8,8 @@ from linear import FIT, HIGH, LOW, TINY, episodes, exact, inverse, next_state, r
 from minari_stitch.config import FitConfig
 from minari_stitch.diffusion import Schedule
 from minari_stitch.episodes import Episodes
-from minari_stitch.models import NETWORKS, Scales, Tables, build, load_models, train_network
+from minari_stitch.fitting import Tables, train_network
+from minari_stitch.models import NETWORKS, Scales, build, load_models
 from minari_stitch.normalize import Affine, Cdf
 
 DIFFUSION = TINY.diffusion

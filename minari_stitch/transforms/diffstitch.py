@@ -17,8 +17,9 @@ from minari_stitch.assemble import Form, stitched
 from minari_stitch.config import ModelConfig, QualifyConfig, StitchConfig, key
 from minari_stitch.episodes import Episodes
 from minari_stitch.errors import ConfigError, LowAcceptanceError, NothingToStitchError
+from minari_stitch.fitting import train_network
 from minari_stitch.minari_io import Dataset
-from minari_stitch.models import NETWORKS, Models, Scales, load_models, train_network
+from minari_stitch.models import NETWORKS, Models, Scales, load_models
 from minari_stitch.proposals import Outcome, Proposals, StitchReport, propose
 from minari_stitch.run import Run
 from minari_stitch.source import Source
