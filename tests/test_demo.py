@@ -120,9 +120,7 @@ def test_ensure_writes_an_ordinary_dataset_once(monkeypatch):
     monkeypatch.setattr(demo, "rollout", lambda *args, **kwargs: pytest.fail("made again"))
     demo.ensure(name)
     demo.ensure(name, n_steps=600, seed=0)
-    with pytest.raises(
-        StitchError, match=r"steps 600 and not 700.*minari delete demo/hopper/medium-replay-v0"
-    ):
+    with pytest.raises(StitchError, match=r"steps 600 and not 700.*minari delete demo/hopper/medium-replay-v0"):
         demo.ensure(name, n_steps=700)
     with pytest.raises(StitchError, match="seed 0 and not 3"):
         demo.ensure(name, seed=3)
@@ -148,14 +146,8 @@ def test_missing_mujoco_names_the_remedy(monkeypatch):
 
 def test_policies_are_packed_and_small():
     folder = resources.files("minari_stitch.policies")
-    sizes = {
-        path.name: len(path.read_bytes())
-        for path in folder.iterdir()
-        if path.name.endswith((".npz", ".json"))
-    }
-    files = {
-        row["file"] for entry in demo.policy_table().values() for row in entry["policies"] if row["file"]
-    }
+    sizes = {path.name: len(path.read_bytes()) for path in folder.iterdir() if path.name.endswith((".npz", ".json"))}
+    files = {row["file"] for entry in demo.policy_table().values() for row in entry["policies"] if row["file"]}
     assert files | {"policies.json"} == set(sizes)
     assert sum(sizes.values()) < 1_300_000
 
