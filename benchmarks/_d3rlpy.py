@@ -51,8 +51,14 @@ def learner(name: str, settings: dict, episode_length: int) -> d3rlpy.base.Learn
                 context_size=20,
                 num_heads=settings["heads"],
                 num_layers=settings["layers"],
-                clip_grad_norm=settings["clip"],
-                warmup_steps=max(1, min(settings["warmup"], settings["steps"] // 10)),
+                activation_type="gelu",
+                optim_factory=d3rlpy.optimizers.AdamWFactory(
+                    weight_decay=settings["weight_decay"],
+                    clip_grad_norm=settings["clip"],
+                    lr_scheduler_factory=d3rlpy.optimizers.WarmupSchedulerFactory(
+                        warmup_steps=max(1, min(settings["warmup"], settings["steps"] // 10))
+                    ),
+                ),
                 max_timestep=episode_length + 1,
                 encoder_factory=d3rlpy.models.VectorEncoderFactory([settings["width"]], exclude_last_activation=True),
                 reward_scaler=MultiplyRewardScaler(settings["reward_scale"]),
