@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo/hopper/medium-replay-v0
 
-.PHONY: all demo test slow lint clients picture
+.PHONY: all demo test slow lint clients peers picture
 
 all: $(VENV)/.installed
 
@@ -30,6 +30,9 @@ lint: all
 
 clients: all ## What other libraries make of a written dataset, each in an environment of its own.
 	sh tests/clients.sh
+
+peers: all ## d3rlpy's learners beside ours, in an environment of its own.
+	sh benchmarks/peers.sh
 
 picture: all ## The README's picture, from the demo's dataset.
 	$(BIN)/python docs/picture.py
