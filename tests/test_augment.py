@@ -1,6 +1,7 @@
 """Reading, training, stitching, qualifying and writing as one: what a stitched dataset promises."""
 
 import os
+import shutil
 from pathlib import Path
 
 import minari
@@ -268,9 +269,15 @@ def arrays(data, path=""):
         yield path, data
 
 
-@pytest.mark.parametrize("rewards", [np.float32, np.float64])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("space", [box_space, dict_space])
+@pytest.mark.parametrize(
+    ("space", "dtype", "rewards"),
+    [
+        (box_space, np.float32, np.float64),
+        (box_space, np.float64, np.float32),
+        (dict_space, np.float32, np.float32),
+        (dict_space, np.float64, np.float64),
+    ],
+)
 def test_dtypes_and_spaces_are_those_of_the_source(space, dtype, rewards):
     actions = spaces.Box(-1, 1, (2,), dtype)
     parts = [
@@ -402,6 +409,14 @@ def test_changed_data_reuse_nothing(stitched, datasets_path):
     toy.write(toy.walks(seed=9), dataset_id="toy/walk-v1")
     toy.augment("--steps", 50, source="toy/walk-v1")
     assert len(list(runs.iterdir())) == 2 and before.exists()
+
+
+def test_other_bounds_of_the_actions_train_anew(run_directory, datasets_path):
+    before = kept(run_directory)
+    shutil.rmtree(datasets_path / toy.ID)
+    toy.write(action_space=spaces.Box(-2, 2, (2,), np.float32))
+    toy.augment("--steps", 50)
+    assert len(networks(kept(run_directory))) == 2 * len(networks(before))
 
 
 def test_another_run_directory_is_used_alone(stitched, datasets_path, tmp_path):

@@ -129,12 +129,17 @@ def test_equal_returns(refused):
         ("terminations", True, "episode 4.*terminations"),
     ],
 )
-def test_invalid_episodes_are_refused_or_left_out(refused, name, value, says):
+def test_invalid_episodes_are_refused(refused, name, value, says):
     toy.write()
     toy.spoil(toy.ID, episode=4, name=name, value=value)
     refused(*toy.tiny(toy.ID), says=["InvalidDataError", says, "1 of 12 episodes", "--skip-invalid"])
+
+
+def test_invalid_episodes_are_left_out_on_demand():
+    toy.write()
+    toy.spoil(toy.ID, episode=4, name="observations")
     result = toy.ok(*toy.tiny(toy.ID, "--delta", 8, "--steps", 60, "--skip-invalid"))
-    assert "Left out" in result.stderr and re.search(says, " ".join(result.stderr.split()))
+    assert "Left out" in result.stderr and re.search("1 of 12.*episode 4.*nan", " ".join(result.stderr.split()))
     made = minari_io.read(toy.STITCHED, keep_infos=True)
     assert not {4} & {m[key] for m in made.episodes.metadata for key in ("source_episode", "target_episode")}
 

@@ -130,6 +130,7 @@ def test_killed_while_training_proposing_and_writing(uninterrupted, datasets_pat
 
 
 @linux
+@pytest.mark.slow
 def test_interrupted_from_the_keyboard(uninterrupted, datasets_path):
     """Ctrl-C reaches the whole group of processes: the command says what is kept, and ends at once."""
     toy.write()
