@@ -154,13 +154,14 @@ class Evaluator:
     def _inputs(self, history: list[tuple[np.ndarray, ...]], slots: np.ndarray, step: int) -> Any:
         lanes = np.arange(len(slots))[:, None]
         if self.context == 1:
-            return torch.from_numpy(history[0][0][lanes, slots]).to(self.device)
+            # Copied: a product's rounding depends on alignment, which torch guarantees and NumPy does not.
+            return torch.tensor(history[0][0][lanes, slots], device=self.device)
         states, actions, wanted = (np.stack([x[lanes, slots] for x in part], 2) for part in zip(*history, strict=True))
         steps = np.broadcast_to(np.arange(step - len(history) + 1, step + 1), wanted.shape)
         mask, wanted = np.ones(wanted.shape, np.float32), wanted.astype(np.float32)
         names = ("states", "actions", "returns_to_go", "timesteps", "mask")
         arrays = zip(names, (states, actions, wanted, steps.copy(), mask), strict=True)
-        return {name: torch.from_numpy(array).to(self.device) for name, array in arrays}
+        return {name: torch.tensor(array, device=self.device) for name, array in arrays}
 
 
 def starts(seed: int, episodes: int) -> list[int]:
