@@ -25,7 +25,7 @@ from minari_stitch.ids import datasets_path
 
 DEFAULT_FOLDER = Path(__file__).parent / "results"
 _PACKAGES = ("minari-stitch", "minari", "gymnasium", "mujoco", "torch", "numpy")
-_IDENTITY = ("dataset_id", "total_episodes", "total_steps", "demo", "minari_stitch")
+_IDENTITY = ("ref_min_score", "ref_max_score", "dataset_id", "total_episodes", "total_steps", "demo", "minari_stitch")
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
