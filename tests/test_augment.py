@@ -187,6 +187,17 @@ def test_every_way_to_choose_and_bridge_is_traceable_and_better(words):
         assert {part["metadata"]["bridge_states"] for part in made.episodes} == {5}
 
 
+def test_what_the_time_limit_leaves_too_little_of_is_rejected():
+    """A target may be worth more than the source, and the few steps of it that are left less."""
+    toy.write([part | {"rewards": part["rewards"] + 2} for part in toy.walks()], limit=31)
+    result = toy.augment("--steps", 500, "--pairs", "paper", "--set", "stitch.target_fraction=1.0")
+    assert result["report"]["not_better"] > 2
+    source = read(toy.ID)
+    for part in read(result["dataset_id"]).episodes:
+        assert_traceable(source, part, limit=31)
+        assert_raises_the_return(source, part)
+
+
 def test_bridges_alone_keep_a_little_context(stitched):
     result = toy.augment("--form", "bridge", "--dataset-id", "toy/bridges-v0")
     source, made = read(toy.ID), read("toy/bridges-v0")
@@ -434,6 +445,11 @@ def test_the_same_seed_gives_the_same_arrays(stitched, tmp_path):
     again = toy.augment("--run-dir", tmp_path / "fresh")["dataset_id"]
     other = toy.augment("--run-dir", tmp_path / "fresh", "--seed", 1)["dataset_id"]
     assert fingerprint(again) == fingerprint(toy.STITCHED) != fingerprint(other)
+    rows = [
+        [(m["source_episode"], m["source_step"]) for m in read(dataset_id).episodes.metadata]
+        for dataset_id in (again, other)
+    ]
+    assert rows[0][:4] != rows[1][:4]  # another draw, not only other models
     infos = [read(dataset_id).episodes.infos for dataset_id in (again, toy.STITCHED)]
     assert infos[0].keys() == infos[1].keys()
     for name in infos[0]:
