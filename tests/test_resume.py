@@ -55,11 +55,15 @@ def kill(process):
     below = descendants(process.pid)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    end = time.monotonic() + 10
-    while left := [pid for pid in below if alive(pid)]:
-        assert time.monotonic() < end, f"processes {left} outlive the one that was killed"
-        time.sleep(0.02)
+    assert_gone(below)
     return below
+
+
+def assert_gone(processes, seconds=10):
+    end = time.monotonic() + seconds
+    while left := [pid for pid in processes if alive(pid)]:
+        assert time.monotonic() < end, f"processes {left} outlive the one that started them"
+        time.sleep(0.02)
 
 
 def kill_when(process, moment, delay=0.0):
@@ -146,7 +150,7 @@ def test_interrupted_from_the_keyboard(uninterrupted, datasets_path):
     stdout, stderr = process.communicate(timeout=20)
     assert process.returncode == 130 and not stdout
     assert "run the same command to go on" in " ".join(stderr.split()) and "Traceback" not in stderr
-    assert not any(map(alive, below))
+    assert_gone(below)
     assert minari_io.local_ids() == [toy.ID]
     toy.ok(*toy.tiny(toy.ID, *WORDS))
     assert_same(uninterrupted)
