@@ -175,8 +175,7 @@ def augment(
         on_gpu = device.startswith("cuda")
         transform = named(preset or ("full" if on_gpu else "fast"))
         transform = dataclasses.replace(transform, qualify=QualifyConfig(delta=delta), form=form)
-        for assignment in [*([f"stitch.pairs={pairs}"] if pairs else []), *(settings or [])]:
-            transform = override(transform, assignment)
+        transform = override(transform, *([f"stitch.pairs={pairs}"] if pairs else []), *(settings or []))
         optional: dict[str, Any] = {"workers": workers, "threads": threads}
         options = {name: value for name, value in optional.items() if value is not None}
         if steps is not None and steps < 1:

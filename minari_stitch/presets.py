@@ -16,6 +16,7 @@ from minari_stitch.errors import ConfigError
 from minari_stitch.transforms.diffstitch import DiffStitch
 
 C = TypeVar("C")
+_Change = tuple[list[str], Any, str]  # path, value, full name
 PresetName = Literal["fast", "full", "paper"]
 
 
@@ -87,16 +88,21 @@ def from_dict(values: dict[str, Any]) -> DiffStitch:
     return TypeAdapter(DiffStitch).validate_python(values)
 
 
-def override(config: C, assignment: str) -> C:
-    """A copy with one setting changed.
+def override(config: C, *assignments: str) -> C:
+    """A copy with some settings changed; they are checked together, so their order does not matter.
 
     Args:
         config: A configuration with nested ones.
-        assignment: `dotted.name=value`, such as `models.diffusion.width=64` or `stitch.pairs=paper`.
+        assignments: `dotted.name=value`, such as `models.diffusion.width=64` or `stitch.pairs=paper`; of two for
+            the same setting the later counts.
 
     Raises:
-        ConfigError: There is no such setting, or the value does not fit it.
+        ConfigError: There is no such setting, or the value does not fit it or the other settings.
     """
+    return _replace(config, [_parse(assignment) for assignment in assignments])
+
+
+def _parse(assignment: str) -> _Change:
     name, separator, text = assignment.partition("=")
     if not separator:
         raise ConfigError(f"{assignment!r} is not a setting: write name=value, such as stitch.pairs=paper")
@@ -104,24 +110,31 @@ def override(config: C, assignment: str) -> C:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
-    return _replace(config, name.split("."), value, name)
+    return name.split("."), value, name
 
 
-def _replace(config: Any, path: list[str], value: Any, name: str) -> Any:
+def _replace(config: Any, changes: list[_Change]) -> Any:
     hints: dict[str, Any] = typing.get_type_hints(type(config)) if dataclasses.is_dataclass(config) else {}
     names = [field.name for field in dataclasses.fields(config)] if hints else []
-    if not names:
-        parent = name.removesuffix("." + ".".join(path))
-        raise ConfigError(f"there is no setting {name!r}: {parent!r} has no settings of its own")
-    if path[0] not in names:
-        near = difflib.get_close_matches(path[0], names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
-        raise ConfigError(f"there is no setting {name!r}: {hint}")
+    values: dict[str, Any] = {}
+    inner: dict[str, list[_Change]] = {}
+    for path, value, name in changes:
+        if not names:
+            parent = name.removesuffix("." + ".".join(path))
+            raise ConfigError(f"there is no setting {name!r}: {parent!r} has no settings of its own")
+        if path[0] not in names:
+            near = difflib.get_close_matches(path[0], names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
+            raise ConfigError(f"there is no setting {name!r}: {hint}")
+        if len(path) > 1:
+            inner.setdefault(path[0], []).append((path[1:], value, name))
+            continue
+        try:
+            values[path[0]] = TypeAdapter(hints[path[0]]).validate_python(value)
+        except ValidationError as error:
+            raise ConfigError(f"{name}={value!r} is not possible: {error.errors()[0]['msg']}") from None
+        inner.pop(path[0], None)
+    for key, below in inner.items():
+        values[key] = _replace(values.get(key, getattr(config, key)), below)
     change: Any = replace
-    if len(path) > 1:
-        return change(config, **{path[0]: _replace(getattr(config, path[0]), path[1:], value, name)})
-    try:
-        checked = TypeAdapter(hints[path[0]]).validate_python(value)
-    except ValidationError as error:
-        raise ConfigError(f"{name}={value!r} is not possible: {error.errors()[0]['msg']}") from None
-    return change(config, **{path[0]: checked})
+    return change(config, **values)

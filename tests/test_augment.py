@@ -466,10 +466,7 @@ def test_the_number_of_workers_changes_nothing(stitched, tmp_path):
 
 
 def tiny_transform():
-    transform = preset("fast")
-    for assignment in toy.TINY[1::2]:
-        transform = override(transform, assignment)
-    return transform
+    return override(preset("fast"), *toy.TINY[1::2])
 
 
 def test_augment_as_a_function_reports_its_stages(datasets_path, tmp_path):

@@ -138,6 +138,21 @@ def test_settings_reach_the_record():
     assert (record["seed"], record["precision"]) == (7, "bf16")
 
 
+def test_the_order_of_settings_does_not_matter():
+    """None of these is possible without the others, in either order."""
+    toy.write()
+    fingerprints = set()
+    for order in (1, -1):
+        settings = ["models.diffusion.horizon=32", "stitch.max_bridge=20", "models.members=3", "models.judges=2"][
+            ::order
+        ]
+        made = toy.augment("--steps", 50, *(word for setting in settings for word in ("--set", setting)))
+        record = read(made["dataset_id"]).metadata[METADATA_KEY]["config"]
+        assert (record["stitch"]["max_bridge"], record["models"]["judges"]) == (20, 2)
+        fingerprints.add(read(made["dataset_id"]).fingerprint)
+    assert len(fingerprints) == 1
+
+
 @pytest.mark.parametrize("preset", ["fast", "full", "paper"])
 def test_every_preset_runs(preset):
     toy.write()

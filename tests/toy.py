@@ -20,7 +20,6 @@ _FITS = ("diffusion.fit", "dynamics", "inverse", "reward", "termination")
 _FIT = {"steps": 40, "batch_size": 32, "warmup": 5, "learning_rate": 0.01, "ema": 0.9, "evaluate_every": 40}
 _SETTINGS = {
     **{f"models.{fit}.{name}": value for fit in _FITS for name, value in _FIT.items()},
-    # In this order, since each setting is checked together with those before it.
     "stitch.fixed_steps": None,
     "stitch.min_bridge": 2,
     "stitch.max_bridge": 8,
