@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from benchmarks.experiment import Job, Progress, run, run_and_keep
 from benchmarks.results import Results
-from minari_stitch.errors import StitchError
+from minari_stitch.errors import StitchError, WorkerError
 from minari_stitch.run import Run
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +42,7 @@ def local(jobs: Sequence[Job], folder: Path, *, workers: int, progress: Progress
     pool = Run(directory=folder, device=device, workers=max(1, min(workers, len(jobs))), progress=progress)
     try:
         yield from pool.map(run_and_keep, [(job, folder) for job in jobs], threads=1 if device == "cpu" else workers)
-    except BrokenProcessPool as error:
+    except WorkerError as error:
         raise ExecutorError(
             "a worker process died, perhaps for lack of memory: run the same command again, with fewer --workers; "
             "finished cells are kept"

@@ -33,5 +33,9 @@ class StorageError(StitchError):
     """The datasets path or the run directory cannot be read or written."""
 
 
+class WorkerError(StitchError):
+    """A worker process died."""
+
+
 class ConfigError(StitchError):
     """A setting has an impossible value."""

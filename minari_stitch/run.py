@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from minari_stitch.errors import ConfigError, StorageError
+from minari_stitch.errors import ConfigError, StorageError, WorkerError
 from minari_stitch.train import Progress
 
 T = TypeVar("T")
@@ -30,7 +31,9 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Where and how a transform does its work; none of it but seed, device and precision changes the result.
+    """Where and how a transform does its work.
+
+    Seed, device and precision decide the result, the number of threads its last bits, and nothing else changes it.
 
     Attributes:
         directory: Holds models, proposals and the source's arrays; made on first use.
@@ -93,6 +96,9 @@ class Run:
 
         Arguments may be endless: only a few jobs are under way at a time. Each process uses `threads` threads,
         also when there is only this one, because the split of a sum over threads changes its last bits.
+
+        Raises:
+            WorkerError: A process died.
         """
         if self.in_process:
             with _threads(threads):
@@ -116,6 +122,11 @@ class Run:
                     yield pending.pop(0).result()
             while pending:
                 yield pending.pop(0).result()
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                "a worker process died: perhaps memory ran out, then use fewer --workers; or a script starts work "
+                'outside `if __name__ == "__main__":`. What is finished is kept, run the same again.'
+            ) from error
         except BaseException:
             # Jobs nobody waits for any more are stopped: all they keep is written atomically.
             for worker in set(multiprocessing.active_children()) - others:

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from minari_stitch.errors import ConfigError, StorageError
+from minari_stitch.errors import ConfigError, StorageError, WorkerError
 from minari_stitch.run import Run
 
 WORKERS = [1, 2]
@@ -35,6 +35,10 @@ def report(number, wait, progress):
 def touch(folder, number, progress):
     (folder / str(number)).touch()
     return number
+
+
+def die(number, progress):
+    os._exit(1)
 
 
 def fail(number, progress):
@@ -163,3 +167,9 @@ def test_a_gpu_works_in_this_process(tmp_path, monkeypatch):
     assert Run(directory=tmp_path, device="cuda", workers=8).in_process
     assert Run(directory=tmp_path, workers=1).in_process
     assert not Run(directory=tmp_path, workers=2).in_process
+
+
+def test_a_worker_that_dies_is_named(tmp_path):
+    with pytest.raises(WorkerError, match="--workers"):
+        list(run(tmp_path, 2).map(die, [(1,), (2,)], threads=1))
+    assert not multiprocessing.active_children()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
 from collections.abc import Iterator
@@ -102,9 +103,10 @@ class DiffStitch:
             high=tuple(bounds.high.tolist()),
         )
         episodes.save(job.arrays)
-        names = [name for name in NETWORKS if name != "termination" or episodes.terminations.any()]
-        for _ in run.map(_train, [(job, name) for name in names], run.threads):
-            pass
+        needed = [name for name in NETWORKS if name != "termination" or episodes.terminations.any()]
+        missing = [(job, name) for name in needed if not (job.folder / f"{name}.pt").exists()]
+        if missing:
+            collections.deque(run.map(_train, missing, run.threads), maxlen=0)
         return FittedDiffStitch(transform=self, dataset=dataset, run=run, job=job)
 
 
