@@ -69,9 +69,9 @@ class Recipe:
         """The mix in words."""
         if self.actors == (0,):
             return "uniform random actions"
-        trained = ", ".join(f"{actor:,}" for actor in self.actors)
-        what = "a SAC actor" if len(self.actors) == 1 else f"{len(self.actors)} SAC actors, equal shares of steps,"
-        return f"{what} trained for {trained} steps"
+        trained = ", ".join(f"{actor // 1000}k" for actor in self.actors)
+        what = "a SAC actor" if len(self.actors) == 1 else f"{len(self.actors)} SAC actors in equal shares"
+        return f"{what} ({trained} steps of training)"
 
 
 RECIPES = {
