@@ -22,7 +22,7 @@ _OUTCOMES = {
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str | None, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         if index == 0:
@@ -34,8 +34,7 @@ def _table(title: str, *columns: str) -> Table:
 
 def print_result(console: Console, source: Dataset, result: Augmented, seconds: float) -> None:
     """Print the summary of an augmentation and what to type next."""
-    table = _table("", "Dataset", "# Episodes", "# Steps")
-    table.title = None
+    table = _table(None, "Dataset", "# Episodes", "# Steps")
     table.add_row(source.dataset_id, f"{len(source.episodes):,}", f"{source.episodes.n_steps:,}")
     table.add_row(result.dataset_id, f"[green]{result.n_episodes:,}[/]", f"[green]{result.n_steps:,}[/]")
     console.print(table)
@@ -113,8 +112,7 @@ def print_report(console: Console, dataset: Dataset) -> None:
 
 def print_recipes(console: Console, recipes: Iterable[Any], exists: Callable[[str], bool]) -> None:
     """Print the demo datasets."""
-    table = _table("", "Name", "Environment", "Made by", "Returns", "Local")
-    table.title = None
+    table = _table(None, "Name", "Environment", "Made by", "Returns", "Local")
     for recipe in recipes:
         low, high = min(recipe.actor_returns), max(recipe.actor_returns)
         returns = f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"

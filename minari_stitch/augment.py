@@ -99,8 +99,7 @@ def augment(
     parts = sample.parts()
     total = sample.n_episodes
     if include_original:
-        discount = getattr(getattr(transform, "stitch", None), "discount", 0.99)
-        parts = itertools.chain(original(episodes, dataset.episode_ids.tolist(), discount), parts)
+        parts = itertools.chain(original(episodes, dataset.episode_ids.tolist(), transform.discount), parts)
         total += len(episodes)
     path = _write(dataset, parts, output_id, record, _counting(run, total))
     return Augmented(

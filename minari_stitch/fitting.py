@@ -127,11 +127,8 @@ def train_network(
         return None
     device = scales.low.device
     entropy = [seed, NETWORKS.index(name)]
-    split, draws, fixed = (
-        torch.Generator(device).manual_seed(int(np.random.SeedSequence([*parts]).generate_state(1)[0]))
-        for parts in ([seed], entropy, [*entropy, 1])
-    )
-    host = torch.Generator().manual_seed(int(np.random.SeedSequence([*entropy, 2]).generate_state(1)[0]))
+    split, draws, fixed = (_seeded(parts, device) for parts in ([seed], entropy, [*entropy, 1]))
+    host = _seeded([*entropy, 2], torch.device("cpu"))
     tables = Tables(episodes, scales, config, discount, split)
     net = build(name, episodes.observations.shape[1], episodes.actions.shape[1], config, host).to(device)
     fit_config = config.diffusion.fit if name == "diffusion" else getattr(config, name)
@@ -170,6 +167,10 @@ def train_network(
     )
     save_atomically({"weights": net.state_dict(), "result": dataclasses.asdict(result)}, path)
     return result
+
+
+def _seeded(entropy: list[int], device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 
 def _held_out(episodes: Episodes, generator: torch.Generator) -> Tensor:

@@ -151,6 +151,11 @@ def build(name: str, states: int, actions: int, config: ModelConfig, generator: 
     return MLP(inputs, outputs, hidden=config.hidden, layers=layers, members=members, generator=generator)
 
 
+def networks(episodes: Episodes) -> tuple[str, ...]:
+    """The networks that a source calls for: without terminations there is nothing to classify."""
+    return NETWORKS if episodes.terminations.any() else tuple(name for name in NETWORKS if name != "termination")
+
+
 def load_models(
     episodes: Episodes, scales: Scales, config: ModelConfig, directory: Path, autocast: torch.dtype | None = None
 ) -> Models:
@@ -159,7 +164,7 @@ def load_models(
     unused = torch.Generator()
 
     def load(name: str) -> Any:
-        if name == "termination" and not episodes.terminations.any():
+        if name not in networks(episodes):
             return None
         net = build(name, episodes.observations.shape[1], episodes.actions.shape[1], config, unused)
         path = directory / f"{name}.pt"

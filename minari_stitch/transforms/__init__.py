@@ -48,6 +48,11 @@ class Transform(Protocol):
         """What the name of the augmented dataset ends with."""
         ...
 
+    @property
+    def discount(self) -> float:
+        """Gamma of the returns-to-go that are written."""
+        ...
+
     def fit(self, dataset: Dataset, run: Run) -> Fitted:
         """Learn from a dataset; what is already in the run directory is not learned again."""
         ...

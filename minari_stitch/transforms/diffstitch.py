@@ -20,7 +20,7 @@ from minari_stitch.episodes import Episodes
 from minari_stitch.errors import ConfigError, LowAcceptanceError, NothingToStitchError
 from minari_stitch.fitting import train_network
 from minari_stitch.minari_io import Dataset
-from minari_stitch.models import NETWORKS, Models, Scales, load_models
+from minari_stitch.models import Models, Scales, load_models, networks
 from minari_stitch.proposals import Outcome, Proposals, StitchReport, propose
 from minari_stitch.run import Run
 from minari_stitch.source import Source
@@ -51,6 +51,11 @@ class DiffStitch:
     name = "DiffStitch"
     suffix = "stitched"
 
+    @property
+    def discount(self) -> float:
+        """Gamma of the returns-to-go that are written."""
+        return self.stitch.discount
+
     def __post_init__(self) -> None:
         """Refuse settings that do not fit together."""
         diffusion, stitch = self.models.diffusion, self.stitch
@@ -78,7 +83,7 @@ class DiffStitch:
             StorageError: The run directory cannot be written.
         """
         episodes, bounds = dataset.episodes, FlatSpace(dataset.action_space, "action")
-        _require_pairs(episodes, self, dataset.max_episode_steps)
+        _require_pairs(episodes, self.stitch)
         identity = key(
             version("minari-stitch"),
             dataset.fingerprint,
@@ -103,8 +108,7 @@ class DiffStitch:
             high=tuple(bounds.high.tolist()),
         )
         episodes.save(job.arrays)
-        needed = [name for name in NETWORKS if name != "termination" or episodes.terminations.any()]
-        missing = [(job, name) for name in needed if not (job.folder / f"{name}.pt").exists()]
+        missing = [(job, name) for name in networks(episodes) if not (job.folder / f"{name}.pt").exists()]
         if missing:
             collections.deque(run.map(_train, missing, run.threads), maxlen=0)
         return FittedDiffStitch(transform=self, dataset=dataset, run=run, job=job)
@@ -234,13 +238,12 @@ def _chunk_path(job: _Job, chunk: int) -> Path:
     return job.chunks / f"{chunk:06d}.npz"
 
 
-def _require_pairs(episodes: Episodes, transform: DiffStitch, limit: int | None) -> None:
+def _require_pairs(episodes: Episodes, stitch: StitchConfig) -> None:
     """Refuse, before hours of training, what cannot be stitched."""
     if (episodes.observations == episodes.observations[0]).all():
         raise NothingToStitchError(
             "all observations are equal: nothing tells states apart; check how the dataset was recorded"
         )
-    stitch = transform.stitch
     shortest = stitch.shortest + 1
     if episodes.lengths.max() <= shortest:
         raise NothingToStitchError(
