@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import typer
-from rich.console import Console
 
 from . import view
+from .common import Json, OutputId, Verbose, err, errors, out
 from .progress import Stages
 
 app = typer.Typer(
@@ -33,16 +30,6 @@ app = typer.Typer(
 _DEMO_EXAMPLE = "[bold]Example[/]\n\n  minari-stitch demo list"
 demo_app = typer.Typer(help="Datasets that need no download.", no_args_is_help=True, epilog=_DEMO_EXAMPLE)
 app.add_typer(demo_app, name="demo")
-
-out = Console()
-err = Console(stderr=True)
-
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks of errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, to standard output.")]
-OutputId = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads this at run time
-    typer.Option("--dataset-id", metavar="ID", help="Id of the new dataset \\[default: the next free version]."),
-]
 
 
 def main() -> None:
@@ -63,26 +50,6 @@ def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     pass
-
-
-@contextlib.contextmanager
-def _errors(verbose: bool) -> Iterator[None]:
-    """Named errors become a red message and exit code 1; anything else is a bug and keeps its traceback."""
-    from minari_stitch.errors import StitchError
-
-    # Its retries say in many lines what our error says in one.
-    os.environ.setdefault("HF_HUB_VERBOSITY", "info" if verbose else "critical")
-    try:
-        yield
-    except StitchError as error:
-        if verbose:
-            err.print_exception()
-        err.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        err.print("\nInterrupted. Trained models and finished chunks are kept: run the same command to go on.")
-        raise typer.Exit(130) from None
 
 
 _AUGMENT_EXAMPLES = (
@@ -157,7 +124,7 @@ def augment(
     verbose: Verbose = False,
 ) -> None:
     """Write a new dataset of stitched episodes made from dataset [bold]ID[/]."""
-    with _errors(verbose):
+    with errors(verbose):
         import torch
 
         from minari_stitch import demo, minari_io
@@ -227,7 +194,7 @@ def filter(  # noqa: A001 - the command's name
     verbose: Verbose = False,
 ) -> None:
     """Write the part of a stitched dataset that qualifies at a smaller delta."""
-    with _errors(verbose):
+    with errors(verbose):
         from minari_stitch.augment import refilter
 
         begin = time.monotonic()
@@ -249,7 +216,7 @@ def show(
     verbose: Verbose = False,
 ) -> None:
     """Report of a stitched dataset: outcomes, acceptance by delta, bridges, returns, and the oracle's word."""
-    with _errors(verbose):
+    with errors(verbose):
         from minari_stitch import minari_io
 
         dataset = minari_io.read(dataset_id, download=False, keep_infos=True)
@@ -262,7 +229,7 @@ def show(
 @demo_app.command("list", epilog=_DEMO_EXAMPLE)
 def demo_list() -> None:
     """List the demo/ datasets; each is rolled out in MuJoCo on first use."""
-    with _errors(False):
+    with errors(False):
         from minari_stitch import demo, minari_io
 
         view.print_recipes(out, demo.RECIPES.values(), minari_io.exists)

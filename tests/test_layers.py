@@ -31,7 +31,7 @@ LAYERS = [
     {"presets", "quality"},
     {"augment"},
     {"__init__"},
-    {"cli.progress", "cli.view"},
+    {"cli.common", "cli.progress", "cli.view"},
     {"cli.app"},
     {"cli"},
 ]

@@ -1,0 +1,41 @@
+"""What every command shares: the two consoles, common options, and how errors are shown."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+out = Console()
+err = Console(stderr=True)
+
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks of errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, to standard output.")]
+OutputId = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads this at run time
+    typer.Option("--dataset-id", metavar="ID", help="Id of the new dataset \\[default: the next free version]."),
+]
+
+
+@contextlib.contextmanager
+def errors(verbose: bool) -> Iterator[None]:
+    """Named errors become a red message and exit code 1; anything else is a bug and keeps its traceback."""
+    from minari_stitch.errors import StitchError
+
+    # Its retries say in many lines what our error says in one.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "info" if verbose else "critical")
+    try:
+        yield
+    except StitchError as error:
+        if verbose:
+            err.print_exception()
+        err.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        err.print("\nInterrupted. Trained models and finished chunks are kept: run the same command to go on.")
+        raise typer.Exit(130) from None
