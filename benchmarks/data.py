@@ -364,7 +364,7 @@ def _stitched_part(source: Dataset, extra: Dataset) -> Episodes:
         )
     if "synthetic" not in extra.episodes.infos:
         raise ConfigError(f"{extra.dataset_id!r} was read without infos: read it with keep_infos=True")
-    stitched = [index for index, metadata in enumerate(extra.episodes.metadata) if metadata["stitched"]]
+    stitched = [index for index, metadata in enumerate(extra.episodes.metadata) if metadata["augmented"]]
     if not stitched:
         raise RatioError(f"{extra.dataset_id!r} holds no stitched episode: augment again with more steps")
     return extra.episodes.select(stitched)

@@ -141,7 +141,7 @@ def _print_outcomes(console: Console, report: Any) -> None:
 
 def _bridges(dataset: Dataset) -> dict[str, dict[str, float]]:
     """Quantiles and mean over stitched episodes."""
-    rows = [metadata for metadata in dataset.episodes.metadata if metadata.get("stitched")]
+    rows = [metadata for metadata in dataset.episodes.metadata if metadata.get("augmented")]
     if not rows or "bridge_states" not in rows[0]:
         return {}
     columns = {

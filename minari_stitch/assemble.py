@@ -63,7 +63,7 @@ def original(source: Episodes, ids: Sequence[int], discount: float) -> Iterator[
             part["rewards"],
             discount,
         )
-        yield {**part, "infos": infos, "metadata": {"stitched": False, "source_episode": int(ids[index])}}
+        yield {**part, "infos": infos, "metadata": {"augmented": False, "source_episode": int(ids[index])}}
 
 
 def _stitch_one(
@@ -116,7 +116,7 @@ def _stitch_one(
         "truncations": truncations,
         "infos": _infos(synthetic, episode, step, error, rewards, discount),
         "metadata": {
-            "stitched": True,
+            "augmented": True,
             "source_episode": int(ids[head]),
             "source_step": junction,
             "target_episode": int(ids[tail]),

@@ -135,9 +135,9 @@ def refilter(dataset_id: str, delta: float, *, output_id: str | None = None) -> 
             "smaller one, or run `minari-stitch augment` again, which reuses its models"
         )
     errors = np.array(
-        [max(m["dynamics_error"], m["disagreement"]) if m["stitched"] else 0.0 for m in dataset.episodes.metadata]
+        [max(m["dynamics_error"], m["disagreement"]) if m["augmented"] else 0.0 for m in dataset.episodes.metadata]
     )
-    stitched = np.array([m["stitched"] for m in dataset.episodes.metadata])
+    stitched = np.array([m["augmented"] for m in dataset.episodes.metadata])
     kept = np.flatnonzero(errors < delta)
     if not stitched[kept].any():
         smallest = errors[stitched].min()

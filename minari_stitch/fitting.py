@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minari_stitch.config import ModelConfig
+from minari_stitch.config import FitConfig, ModelConfig
 from minari_stitch.diffusion import Schedule, masked_loss, training_masks
 from minari_stitch.episodes import Episodes
 from minari_stitch.models import NETWORKS, Scales, build, moves
@@ -28,7 +28,7 @@ class Tables:
         scales: Normalisers.
         config: Sizes; the horizon and the discount of the return condition.
         discount: Gamma of the return condition.
-        generator: Chooses the held-out episodes.
+        seed: Chooses the held-out episodes.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Tables:
         scales: Scales,
         config: ModelConfig,
         discount: float,
-        generator: torch.Generator,
+        seed: int,
     ) -> None:
         device = scales.low.device
         raw = torch.tensor(episodes.observations, dtype=torch.float32, device=device)
@@ -52,8 +52,7 @@ class Tables:
         last = torch.tensor(episodes.state_offsets[1:], device=device) - 1
         self.last = last[torch.tensor(episodes.step_episode, device=device)]
         self.returns = torch.tensor(episodes.returns_to_go(discount), dtype=torch.float32, device=device)
-        held = _held_out(episodes, generator).to(device)
-        self.train, self.held = (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
+        self.train, self.held = split(episodes, seed, device)
 
     def transition_loss(self, name: str) -> Callable[[nn.Module, Tensor], Tensor]:
         """Loss of one perceptron (Eq. 13) on steps `(M, B)`."""
@@ -127,49 +126,89 @@ def train_network(
         return None
     device = scales.low.device
     entropy = [seed, NETWORKS.index(name)]
-    split, draws, fixed = (_seeded(parts, device) for parts in ([seed], entropy, [*entropy, 1]))
-    host = _seeded([*entropy, 2], torch.device("cpu"))
-    tables = Tables(episodes, scales, config, discount, split)
+    tables = Tables(episodes, scales, config, discount, seed)
+    host = seeded([*entropy, 2], torch.device("cpu"))
     net = build(name, episodes.observations.shape[1], episodes.actions.shape[1], config, host).to(device)
-    fit_config = config.diffusion.fit if name == "diffusion" else getattr(config, name)
-    fixed_state = fixed.get_state()
     if name == "diffusion":
         schedule = Schedule.cosine(config.diffusion.diffusion_steps, config.diffusion.parametrisation, device)
 
-        def batch_loss(net: nn.Module, rows: Tensor, generator: torch.Generator, size: tuple[int, ...]) -> Tensor:
-            steps = rows[torch.randint(len(rows), size, device=device, generator=generator)]
+        def loss(net: nn.Module, steps: Tensor, generator: torch.Generator) -> Tensor:
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
                 return tables.diffusion_loss(net, steps, schedule, generator)
 
-        size: tuple[int, ...] = (fit_config.batch_size,)
+        members, fit_config = 0, config.diffusion.fit
     else:
         transition_loss = tables.transition_loss(name)
 
-        def batch_loss(net: nn.Module, rows: Tensor, generator: torch.Generator, size: tuple[int, ...]) -> Tensor:
-            return transition_loss(net, rows[torch.randint(len(rows), size, device=device, generator=generator)])
+        def loss(net: nn.Module, steps: Tensor, generator: torch.Generator) -> Tensor:
+            return transition_loss(net, steps)
 
-        size = (config.members if name == "dynamics" else 1, fit_config.batch_size)
+        members, fit_config = config.members if name == "dynamics" else 1, getattr(config, name)
+    rows = (tables.train, tables.held)
+    return fit_rows(net, loss, rows, fit_config, members=members, entropy=entropy, path=path, progress=progress)
+
+
+def fit_rows(
+    net: nn.Module,
+    loss: Callable[[nn.Module, Tensor, torch.Generator], Tensor],
+    rows: tuple[Tensor, Tensor],
+    config: FitConfig,
+    *,
+    members: int,
+    entropy: list[int],
+    path: Path,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Fit a network to batches of rows and save its weights.
+
+    Args:
+        net: On the device of the rows.
+        loss: Of the network on rows `(B,)`, or `(M, B)` with members; draws its noise from the generator.
+        rows: To train on and held out, int64.
+        config: Size of a batch and rates.
+        members: Batches drawn at once, one for each member of an ensemble; 0 for a network without members.
+        entropy: Seeds the draws.
+        path: File of the weights; its stem names the stage.
+        progress: Called every few steps.
+
+    Returns:
+        The losses.
+    """
+    device = rows[0].device
+    draws, fixed = (seeded(parts, device) for parts in (entropy, [*entropy, 1]))
+    start = fixed.get_state()
+
+    def batch(rows: Tensor, size: int, generator: torch.Generator) -> Tensor:
+        shape = (members, size) if members else (size,)
+        return rows[torch.randint(len(rows), shape, device=device, generator=generator)]
 
     def held_out(net: nn.Module) -> Tensor:
         # The same held-out draw each time, so that evaluations are comparable.
-        fixed.set_state(fixed_state)
-        return batch_loss(net, tables.held, fixed, (*size[:-1], 4 * max(size[-1], 128)))
+        fixed.set_state(start)
+        return loss(net, batch(rows[1], 4 * max(config.batch_size, 128), fixed), fixed)
 
     result = fit(
         net,
-        lambda net, generator: batch_loss(net, tables.train, generator, size),
+        lambda net, generator: loss(net, batch(rows[0], config.batch_size, generator), generator),
         held_out,
-        fit_config,
+        config,
         draws,
-        stage=name,
-        checkpoint=directory / f"{name}.checkpoint",
+        stage=path.stem,
+        checkpoint=path.with_suffix(".checkpoint"),
         progress=progress,
     )
     save_atomically({"weights": net.state_dict(), "result": dataclasses.asdict(result)}, path)
     return result
 
 
-def _seeded(entropy: list[int], device: torch.device) -> torch.Generator:
+def split(episodes: Episodes, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Step rows to train on and held out: whole episodes, or the last steps of a dataset of few episodes."""
+    held = _held_out(episodes, seeded([seed], device)).to(device)
+    return (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
+
+
+def seeded(entropy: list[int], device: torch.device) -> torch.Generator:
+    """A generator of its own for every list of numbers."""
     return torch.Generator(device).manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 

@@ -19,6 +19,7 @@ from minari_stitch.normalize import Affine, Cdf, fit_affine
 from minari_stitch.normalize import fit as fit_normalizer
 from minari_stitch.storage import reading
 
+_DEFAULT = DiffusionConfig()
 NETWORKS = ("diffusion", "dynamics", "inverse", "reward", "termination")
 
 
@@ -45,7 +46,13 @@ class Scales:
     high: Tensor
 
     @classmethod
-    def of(cls, episodes: Episodes, action_low: np.ndarray, action_high: np.ndarray, config: DiffusionConfig) -> Scales:
+    def of(
+        cls,
+        episodes: Episodes,
+        action_low: np.ndarray,
+        action_high: np.ndarray,
+        config: DiffusionConfig = _DEFAULT,
+    ) -> Scales:
         """Fit to the source; `action_low`, `action_high` are `(A,)` bounds of the action space."""
         observations = episodes.observations
         state = fit_affine(observations)
@@ -167,10 +174,7 @@ def load_models(
         if name not in networks(episodes):
             return None
         net = build(name, episodes.observations.shape[1], episodes.actions.shape[1], config, unused)
-        path = directory / f"{name}.pt"
-        with reading(path):
-            net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["weights"])
-        return net.to(device).eval().requires_grad_(False)
+        return load_weights(net, directory / f"{name}.pt", device)
 
     return Models(
         config=config,
@@ -180,6 +184,17 @@ def load_models(
         autocast=autocast,
         **{f"{name}_net": load(name) for name in NETWORKS[1:]},
     )
+
+
+def load_weights(net: nn.Module, path: Path, device: torch.device) -> Any:
+    """The network with trained weights, on a device, ready to be used.
+
+    Raises:
+        StorageError: The file cannot be read.
+    """
+    with reading(path):
+        net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["weights"])
+    return net.to(device).eval().requires_grad_(False)
 
 
 def moves(z: Tensor, z_next: Tensor, scales: Scales) -> Tensor:

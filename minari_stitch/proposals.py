@@ -7,10 +7,9 @@ chunks serve every delta and every amount.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from minari_stitch.models import Models
 from minari_stitch.repair import transition_errors
 from minari_stitch.source import Source
 from minari_stitch.stitch import Pairs, choose_pairs, estimate_steps, qualify, stitch_states, wrap_up
-from minari_stitch.storage import reading, replacing
+from minari_stitch.storage import Arrays
 
 DELTAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
@@ -37,7 +36,7 @@ class Outcome(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Proposals:
+class Proposals(Arrays):
     """`B` judged bridges. Shapes as in `stitch.Bridges` and `stitch.Verdict`, in units of the source.
 
     Attributes:
@@ -92,23 +91,6 @@ class Proposals:
             Outcome.ACCEPTED,
         )
 
-    def save(self, path: Path) -> None:
-        """Write aside and rename."""
-        with replacing(path) as aside:
-            np.savez(aside, **vars(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Proposals:
-        """Read what `save` wrote."""
-        with reading(path), path.open("rb") as file, np.load(file) as arrays:
-            return cls(**arrays)
-
-    @classmethod
-    def concatenate(cls, chunks: Sequence[Proposals]) -> Proposals:
-        """Join chunks end to end."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names})
-
 
 @dataclass(frozen=True)
 class StitchReport:
@@ -160,15 +142,19 @@ class StitchReport:
         }
 
 
+def chunk_generator(seed: int, chunk: int, device: torch.device | str) -> torch.Generator:
+    """The generator of a numbered chunk of a run."""
+    state = np.random.SeedSequence([seed, chunk]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0]) >> 1)
+
+
 @torch.no_grad()
 def propose(models: Models, source: Source, config: StitchConfig, seed: int, chunk: int) -> Proposals:
     """Propose and judge one numbered chunk of pairs, from a generator seeded by `(seed, chunk)`.
 
     For each pair `config.draws` bridges are drawn, and the one that the repairing networks find truest is kept.
     """
-    device = source.z.device
-    state = np.random.SeedSequence([seed, chunk]).generate_state(1, np.uint64)
-    generator = torch.Generator(device).manual_seed(int(state[0]) >> 1)
+    generator = chunk_generator(seed, chunk, source.z.device)
     candidates = choose_pairs(source, config, config.chunk, generator)
     pairs = estimate_steps(models, source, candidates, config, generator)
     states = _truest(models, source, pairs, config, generator)

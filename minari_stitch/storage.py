@@ -9,11 +9,11 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -103,6 +103,27 @@ def reading(path: Path) -> Iterator[None]:
         raise StorageError(
             f"{path} cannot be read ({type(error).__name__}). Remove it and run the same command: it is made again."
         ) from error
+
+
+class Arrays:
+    """Base of dataclasses whose fields are arrays with one row for each item."""
+
+    def save(self, path: Path) -> None:
+        """Write aside and rename."""
+        with replacing(path) as aside:
+            np.savez(aside, **vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        with reading(path), path.open("rb") as file, np.load(file) as arrays:
+            return cls(**arrays)
+
+    @classmethod
+    def concatenate(cls, chunks: Sequence[Self]) -> Self:
+        """Join chunks end to end."""
+        names = list(vars(chunks[0]))
+        return cls(**{name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names})
 
 
 def plain(value: Any) -> Any:

@@ -95,7 +95,7 @@ def test_a_stitched_episode_is_prefix_bridge_and_suffix(limit, form, dtype):
         assert (meta["source_episode"], meta["source_step"]) == (IDS[head], junction)
         assert (meta["target_episode"], meta["target_step"]) == (IDS[tail], entry)
         assert (meta["bridge_start"], meta["bridge_states"]) == (begin, n)
-        assert meta["stitched"] is True and meta["dynamics_error"] == pytest.approx(chunk.errors[row].max())
+        assert meta["augmented"] is True and meta["dynamics_error"] == pytest.approx(chunk.errors[row].max())
         assert (meta["return_before"], meta["return_after"]) == (chunk.before[row], chunk.after[row])
         assert all(type(value) in (bool, int, float) for value in meta.values())
         count += 1
@@ -178,4 +178,4 @@ def test_originals_are_themselves():
         for t in range(length + 1):
             ahead = sum(DISCOUNT**i * r for i, r in enumerate(expected["rewards"][t:]))
             assert infos["return_to_go"][t] == pytest.approx(ahead, rel=1e-9)
-        assert part["metadata"] == {"stitched": False, "source_episode": IDS[index]}
+        assert part["metadata"] == {"augmented": False, "source_episode": IDS[index]}

@@ -155,7 +155,7 @@ def test_every_episode_is_traceable_and_better(stitched):
     source = read(toy.ID)
     ends = []
     for part in read(toy.STITCHED).episodes:
-        assert part["metadata"]["stitched"] is True
+        assert part["metadata"]["augmented"] is True
         assert part["metadata"]["source_episode"] != part["metadata"]["target_episode"]
         ends.append(assert_traceable(source, part))
         assert_raises_the_return(source, part)
@@ -226,7 +226,7 @@ def test_the_source_can_be_written_too(stitched):
     for number, (part, real) in enumerate(zip(parts, source.episodes, strict=False)):
         for name in ("observations", "actions", "rewards", "terminations", "truncations"):
             np.testing.assert_array_equal(part[name], real[name])
-        assert part["metadata"] == {"stitched": False, "source_episode": number}
+        assert part["metadata"] == {"augmented": False, "source_episode": number}
         assert not column(part, "synthetic").any() and not column(part, "dynamics_error").any()
         assert (column(part, "source_episode") == number).all()
         np.testing.assert_array_equal(column(part, "source_step"), np.arange(len(part["rewards"]) + 1))

@@ -233,7 +233,7 @@ def test_filter_keeps_the_originals(stitched):
     result = toy.ok("filter", made, "--delta", 0.5)
     assert "stitched episodes" in result.stdout and "minari-stitch show" in result.stdout
     part = read("toy/walk-stitched-v2")
-    originals = [m for m in part.episodes.metadata if not m["stitched"]]
+    originals = [m for m in part.episodes.metadata if not m["augmented"]]
     assert len(originals) == 12 and len(part.episodes) > 12
     text = words(toy.ok("show", "toy/walk-stitched-v2").stdout)
     assert f"{len(part.episodes) - 12} stitched episodes" in text and "12 original episodes" in text

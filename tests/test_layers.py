@@ -26,7 +26,7 @@ LAYERS = [
     {"stitch"},
     {"proposals"},
     {"assemble", "run"},
-    {"transforms"},
+    {"transforms", "transforms.job"},
     {"transforms.diffstitch"},
     {"presets", "quality"},
     {"augment"},

@@ -25,7 +25,7 @@ def source():
 
 
 def tables(source, config=TINY, discount=0.9, seed=0):
-    return Tables(source, scales(source, config), config, discount, seeded(seed))
+    return Tables(source, scales(source, config), config, discount, seed)
 
 
 def with_diffusion(**kwargs):

@@ -7,26 +7,24 @@ import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from minari_stitch.assemble import Form, stitched
-from minari_stitch.config import ModelConfig, QualifyConfig, StitchConfig, key
+from minari_stitch.config import ModelConfig, QualifyConfig, StitchConfig
 from minari_stitch.episodes import Episodes
 from minari_stitch.errors import ConfigError, LowAcceptanceError, NothingToStitchError
 from minari_stitch.fitting import train_network
 from minari_stitch.minari_io import Dataset
-from minari_stitch.models import Models, Scales, load_models, networks
+from minari_stitch.models import Models, load_models, networks
 from minari_stitch.proposals import Outcome, Proposals, StitchReport, propose
 from minari_stitch.run import Run
 from minari_stitch.source import Source
-from minari_stitch.spaces import FlatSpace
 from minari_stitch.train import Progress
 from minari_stitch.transforms import Sample
+from minari_stitch.transforms.job import Job, source
 
 _PATIENCE = 512
 _LOWEST_ACCEPTANCE = 0.01
@@ -82,33 +80,9 @@ class DiffStitch:
             NothingToStitchError: The dataset offers no pair; found out before anything is trained.
             StorageError: The run directory cannot be written.
         """
-        episodes, bounds = dataset.episodes, FlatSpace(dataset.action_space, "action")
-        _require_pairs(episodes, self.stitch)
-        identity = key(
-            version("minari-stitch"),
-            dataset.fingerprint,
-            bounds.low.tolist(),
-            bounds.high.tolist(),
-            self.models,
-            self.stitch.discount,
-            run.seed,
-            run.device,
-            run.precision,
-        )
-        job = _Job(
-            arrays=run.folder(f"source-{dataset.fingerprint}"),
-            folder=run.folder(f"models-{identity}"),
-            chunks=run.folder(f"chunks-{key(identity, self.stitch, dataset.max_episode_steps)}"),
-            transform=self,
-            run_seed=run.seed,
-            device=run.device,
-            autocast=run.autocast,
-            limit=dataset.max_episode_steps,
-            low=tuple(bounds.low.tolist()),
-            high=tuple(bounds.high.tolist()),
-        )
-        episodes.save(job.arrays)
-        missing = [(job, name) for name in networks(episodes) if not (job.folder / f"{name}.pt").exists()]
+        _require_pairs(dataset.episodes, self.stitch)
+        job = Job.of(self, dataset, run, trained=[self.models, self.stitch.discount], sampled=[self.stitch])
+        missing = [(job, name) for name in networks(dataset.episodes) if not job.network(name).exists()]
         if missing:
             collections.deque(run.map(_train, missing, run.threads), maxlen=0)
         return FittedDiffStitch(transform=self, dataset=dataset, run=run, job=job)
@@ -121,7 +95,7 @@ class FittedDiffStitch:
     transform: DiffStitch
     dataset: Dataset
     run: Run
-    job: _Job
+    job: Job
 
     def sample(self, n_steps: int) -> Sample:
         """Propose chunk after chunk until accepted episodes hold `n_steps` steps.
@@ -154,7 +128,7 @@ class FittedDiffStitch:
         return _models(self.job)[0]
 
     def _parts(self, episodes: int) -> Iterator[dict[str, Any]]:
-        chunks = (Proposals.load(_chunk_path(self.job, chunk)) for chunk in itertools.count())
+        chunks = (Proposals.load(self.job.chunk(chunk)) for chunk in itertools.count())
         return itertools.islice(itertools.chain.from_iterable(map(self._stitched, chunks)), episodes)
 
     def _stitched(self, proposals: Proposals) -> Iterator[dict[str, Any]]:
@@ -180,62 +154,35 @@ class FittedDiffStitch:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """All that a process needs to train a network or to propose a chunk."""
-
-    arrays: Path
-    folder: Path
-    chunks: Path
-    transform: DiffStitch
-    run_seed: int
-    device: str
-    autocast: torch.dtype | None
-    limit: int | None
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-
 @functools.lru_cache(maxsize=1)
-def _source(job: _Job) -> tuple[Episodes, Scales]:
-    episodes = Episodes.load(job.arrays)
-    scales = Scales.of(episodes, np.array(job.low), np.array(job.high), job.transform.models.diffusion)
-    return episodes, scales.to(job.device)
-
-
-@functools.lru_cache(maxsize=1)
-def _models(job: _Job) -> tuple[Models, Source]:
-    episodes, scales = _source(job)
+def _models(job: Job) -> tuple[Models, Source]:
     config = job.transform.models
-    models = load_models(episodes, scales, config, job.folder, job.autocast)
+    episodes, scales = source(job, config.diffusion)
+    models = load_models(episodes, scales, config, job.networks, job.autocast)
     return models, Source(episodes, scales, job.transform.stitch.discount, config.diffusion.context, job.limit)
 
 
-def _train(job: _Job, name: str, progress: Progress | None) -> None:
-    episodes, scales = _source(job)
+def _train(job: Job, name: str, progress: Progress | None) -> None:
+    episodes, scales = source(job, job.transform.models.diffusion)
     train_network(
         name,
         episodes,
         scales,
         job.transform.models,
-        seed=job.run_seed,
+        seed=job.seed,
         discount=job.transform.stitch.discount,
-        directory=job.folder,
+        directory=job.networks,
         progress=progress,
         autocast=job.autocast,
     )
 
 
-def _propose(job: _Job, chunk: int, progress: Progress | None) -> Path:
-    path = _chunk_path(job, chunk)
+def _propose(job: Job, chunk: int, progress: Progress | None) -> Path:
+    path = job.chunk(chunk)
     if not path.exists():
-        models, source = _models(job)
-        propose(models, source, job.transform.stitch, job.run_seed, chunk).save(path)
+        models, origin = _models(job)
+        propose(models, origin, job.transform.stitch, job.seed, chunk).save(path)
     return path
-
-
-def _chunk_path(job: _Job, chunk: int) -> Path:
-    return job.chunks / f"{chunk:06d}.npz"
 
 
 def _require_pairs(episodes: Episodes, stitch: StitchConfig) -> None:

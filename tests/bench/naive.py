@@ -74,7 +74,7 @@ def stitched_version(source_id, episodes, output_id="test/walk-stitched-v0", syn
     for number, part in enumerate(episodes):
         mask = np.zeros(len(part["rewards"]) + 1, bool)
         mask[synthetic[0] : synthetic[1]] = number > 0
-        parts.append({**part, "infos": {"synthetic": mask}, "metadata": {"stitched": number > 0}})
+        parts.append({**part, "infos": {"synthetic": mask}, "metadata": {"augmented": number > 0}})
     metadata = {"minari_stitch": {"source": source_id, "source_fingerprint": source.fingerprint, **record}}
     minari_io.write(
         parts,

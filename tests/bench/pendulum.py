@@ -28,7 +28,7 @@ def write(stitched=STITCHED, synthetic=(5, 12), **metadata):
     for part in [source.episodes.episode(e) for e in (0, 2, 4)]:
         time = np.arange(31)
         flags = (synthetic[0] <= time) & (time < synthetic[1])
-        parts.append({**part, "infos": {"synthetic": flags[:, None]}, "metadata": {"stitched": True}})
+        parts.append({**part, "infos": {"synthetic": flags[:, None]}, "metadata": {"augmented": True}})
     record = {"method": "by hand", "source": ID, "source_fingerprint": source.fingerprint}
     if stitched:
         minari_io.write(parts, dataset_id=stitched, metadata={METADATA_KEY: record}, **common)
