@@ -90,8 +90,8 @@ def read(dataset_id: str, *, skip_invalid: bool = False, download: bool = True, 
         dataset_id: `namespace/name-v0`.
         skip_invalid: Leave invalid episodes out instead of refusing the dataset.
         download: Fetch what is not local.
-        keep_infos: Keep episode metadata, and the numeric infos that have T + 1 rows in every episode. Real
-            datasets break that rule, so it is meant for datasets that this package wrote.
+        keep_infos: Keep episode metadata, and the numeric infos that have T + 1 rows of one shape in every
+            episode. Real datasets break that rule, so it is meant for datasets that this package wrote.
 
     Raises:
         DatasetIdError: The id is malformed.
@@ -125,7 +125,8 @@ def read(dataset_id: str, *, skip_invalid: bool = False, download: bool = True, 
     if not parts:
         raise InvalidDataError(f"Dataset {dataset_id!r} holds nothing valid: {report}\nChoose another one.")
     if keep_infos:
-        common = set.intersection(*(set(part["infos"]) for part in parts))
+        shapes = [{name: info.shape[1:] for name, info in part["infos"].items()} for part in parts]
+        common = {name for name in shapes[0] if all(name in s and s[name] == shapes[0][name] for s in shapes)}
         for part, metadata in zip(parts, source.storage.get_episode_metadata(ids), strict=True):
             part["infos"] = {name: part["infos"][name] for name in sorted(common)}
             part["metadata"] = {k: plain(v) for k, v in metadata.items() if k not in _EPISODE_STRUCTURE}
