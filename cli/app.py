@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
-from . import view
+from . import datasets, view
 from .common import Json, OutputId, Verbose, err, errors, out
 from .progress import Stages
 
@@ -159,7 +159,7 @@ def augment(
                 progress=progress,
                 **options,
             )
-            if demo.is_demo_id(dataset_id):
+            if demo.is_demo_id(dataset_id) and (dataset_id in demo.RECIPES or not minari_io.exists(dataset_id)):
                 demo.ensure(
                     dataset_id,
                     n_steps=demo_steps,
@@ -224,6 +224,10 @@ def show(
             print(json.dumps(view.report_json(dataset)))
         else:
             view.print_report(out, dataset)
+
+
+app.command(epilog="\n\n".join(datasets.IMPORT_EXAMPLES))(datasets.import_d4rl)
+app.command(epilog="\n\n".join(datasets.MIX_EXAMPLES))(datasets.mix)
 
 
 @demo_app.command("list", epilog=_DEMO_EXAMPLE)

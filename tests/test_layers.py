@@ -16,8 +16,8 @@ LAYERS = [
     {"episodes", "spaces"},
     {"validation"},
     {"minari_io"},
-    {"behaviour"},
-    {"demo"},
+    {"behaviour", "combine", "d4rl"},
+    {"d4rl_io", "demo"},
     {"normalize", "nets", "train"},
     {"diffusion"},
     {"models"},
@@ -32,6 +32,7 @@ LAYERS = [
     {"augment"},
     {"__init__"},
     {"cli.common", "cli.progress", "cli.view"},
+    {"cli.datasets"},
     {"cli.app"},
     {"cli"},
 ]
