@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +26,6 @@ class Actor:
 
     weights: Mapping[str, np.ndarray]
 
-    @classmethod
-    def load(cls, path: Path) -> Actor:
-        """Read the weights from an `.npz` file."""
-        with np.load(path) as file:
-            return cls(weights=dict(file))
-
     def __call__(self, observation: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Action `(A,)` float32 for an observation `(S,)`: sampled, or the mode without `rng`."""
         h = np.maximum(self._layer(0, observation.astype(np.float32)), 0)
@@ -43,6 +39,31 @@ class Actor:
     def _layer(self, index: int, x: np.ndarray) -> np.ndarray:
         # einsum, not BLAS: as fast for one row, and its sums do not depend on the number of threads.
         return np.einsum("i,ij->j", x, self.weights[f"w{index}"]) + self.weights[f"b{index}"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearActor:
+    """A clipped affine policy with Gaussian noise.
+
+    Attributes:
+        weights: `w (S, A)`, `b (A,)`, and `std ()` of the noise.
+    """
+
+    weights: Mapping[str, np.ndarray]
+
+    def __call__(self, observation: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Action `(A,)` float32 for an observation `(S,)`: sampled, or the mode without `rng`."""
+        action = np.einsum("i,ij->j", observation.astype(np.float32), self.weights["w"]) + self.weights["b"]
+        if rng is not None:
+            action += self.weights["std"] * rng.standard_normal(len(action), dtype=np.float32)
+        return np.clip(action, -1, 1)
+
+
+def load_actor(path: Path) -> Actor | LinearActor:
+    """Read an actor's weights from an `.npz` file."""
+    with np.load(path) as file:
+        weights = dict(file)
+    return LinearActor(weights=weights) if "w" in weights else Actor(weights=weights)
 
 
 def uniform(space: gym.Space, rng: np.random.Generator) -> Policy:
@@ -97,6 +118,11 @@ def make_env(env_id: str) -> gym.Env:
     # HalfCheetah's model file is old, and MuJoCo would log that in the user's working directory at each load.
     set_warning = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
     set_warning(lambda message: None)
+    if env_id.startswith("Adroit") and env_id not in gym.registry:
+        # Its import prints news of other tasks.
+        with contextlib.redirect_stderr(io.StringIO()):
+            import gymnasium_robotics
+        gym.register_envs(gymnasium_robotics)
     try:
         return gym.make(env_id, disable_env_checker=True)
     finally:

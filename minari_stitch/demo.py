@@ -23,7 +23,7 @@ import gymnasium as gym
 import numpy as np
 
 from minari_stitch import minari_io
-from minari_stitch.behaviour import Actor, make_env, play_episode, uniform
+from minari_stitch.behaviour import Policy, load_actor, make_env, play_episode, uniform
 from minari_stitch.episodes import Episodes
 from minari_stitch.errors import ConfigError, DatasetIdError, StitchError
 
@@ -274,8 +274,7 @@ def _roll_chunk(chunk: _Chunk) -> Episodes:
     env_seed, action_seed = np.random.SeedSequence(entropy).generate_state(2)
     rng = np.random.default_rng(action_seed)
     env = make_env(recipe.env_id)
-    trained = recipe.actors[chunk.actor]
-    policy = partial(load_actor(recipe.env, trained), rng=rng) if trained else uniform(env.action_space, rng)
+    policy = _policy(recipe, recipe.actors[chunk.actor], env, rng)
     parts = [play_episode(env, policy, seed=int(env_seed))]
     steps = len(parts[0]["rewards"])
     while steps < chunk.steps:
@@ -285,7 +284,9 @@ def _roll_chunk(chunk: _Chunk) -> Episodes:
     return Episodes.from_list(parts)
 
 
-def load_actor(env: str, trained: int) -> Actor:
-    """The packed actor of an environment (`hopper`) that was trained for so many steps."""
-    with resources.as_file(_PACKED / f"{env}-{trained:07d}.npz") as path:
-        return Actor.load(path)
+def _policy(recipe: Recipe, actor: int, env: gym.Env, rng: np.random.Generator) -> Policy:
+    """The packed actor of a recipe that was trained for so many steps, with its noise; 0 is uniform."""
+    if not actor:
+        return uniform(env.action_space, rng)
+    with resources.as_file(_PACKED / f"{recipe.env}-{actor:07d}.npz") as path:
+        return partial(load_actor(path), rng=rng)

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from minari_stitch.behaviour import Actor, Policy, make_env, play_episode, uniform
+from minari_stitch.behaviour import Policy, load_actor, make_env, play_episode, uniform
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -59,7 +59,7 @@ def train(
             "file": file,
             "env_steps": model.num_timesteps,
             "stochastic": play_stochastic(env_id, out / file, episodes),
-            "deterministic": play(env_id, Actor.load(out / file), max(episodes // 2, 1)),
+            "deterministic": play(env_id, load_actor(out / file), max(episodes // 2, 1)),
         }
         table["policies"].append(row)
         (out / "policies.json").write_text(json.dumps(table, indent=1))
@@ -88,7 +88,7 @@ def measure(
 def play_stochastic(env_id: str, file: Path | None, episodes: int, seed: int = 0) -> dict[str, Any]:
     """What an actor (or uniform actions, without `file`) earns with its noise."""
     rng = np.random.default_rng(seed)
-    policy = partial(Actor.load(file), rng=rng) if file else uniform(make_env(env_id).action_space, rng)
+    policy = partial(load_actor(file), rng=rng) if file else uniform(make_env(env_id).action_space, rng)
     return play(env_id, policy, episodes)
 
 
