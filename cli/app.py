@@ -13,6 +13,8 @@ import typer
 from . import datasets, view
 from .common import Json, OutputId, Verbose, err, errors, out
 from .progress import Stages
+from .render import EPILOG as _RENDER_EXAMPLES
+from .render import render
 
 app = typer.Typer(
     name="minari-stitch",
@@ -30,6 +32,7 @@ app = typer.Typer(
 _DEMO_EXAMPLE = "[bold]Example[/]\n\n  minari-stitch demo list"
 demo_app = typer.Typer(help="Datasets that need no download.", no_args_is_help=True, epilog=_DEMO_EXAMPLE)
 app.add_typer(demo_app, name="demo")
+app.command(epilog=_RENDER_EXAMPLES)(render)
 
 
 def main() -> None:

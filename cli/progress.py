@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_UNITS = {"roll out": "steps", "stitch": "steps", "write": "episodes"}
+_UNITS = {"roll out": "steps", "stitch": "steps", "sample": "steps", "write": "episodes", "draw": "pictures"}
 
 
 class Rate(ProgressColumn):

@@ -1,4 +1,4 @@
-"""Draw the README's picture from the demo's dataset: one stitched episode, and returns before and after.
+"""Draw the README's picture from the demo's dataset: a stitched episode in the simulator, and returns of all.
 
 make demo picture
 """
@@ -8,74 +8,62 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from minari_stitch import minari_io
+from minari_stitch import figures, minari_io, render
+from minari_stitch.figures import COLOURS, Seam
 
-SOURCE, TARGET, BRIDGE, GREY = "#d1495b", "#30638e", "#edae49", "#9a9a9a"
+CONTEXT = 60
 
 
 def main() -> None:
     """Draw `docs/stitch.png`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset-id", default="demo/hopper/medium-replay-stitched-v0")
+    parser.add_argument("--episode", type=int)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("stitch.png"))
     args = parser.parse_args()
     stitched = minari_io.read(args.dataset_id, download=False, keep_infos=True)
     source = minari_io.read(stitched.metadata["minari_stitch"]["source"])
-    index = _typical(stitched.episodes.metadata)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), width_ratios=[2, 1], layout="constrained")
-    _draw_episode(left, source, stitched, index)
-    _draw_returns(right, stitched.episodes.metadata)
+    seam = Seam.of(stitched, args.episode, source)
+    figure = Figure(figsize=(12, 6.6), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1.15, 1])
+    states = seam.spread(10, CONTEXT)
+    pictures = render.draw_states(stitched.env_spec.id, [(one, states) for one in (seam.observations, seam.source)])
+    above.suptitle(figures.headline(seam), fontsize=11)
+    figures.filmstrip(above, seam, states, *pictures)
+    left, right = below.subplots(1, 2, width_ratios=[2, 1])
+    draw_height(left, seam)
+    figures.returns(right, list(figures.stitched_metadata(stitched).values()))
     figure.savefig(args.output, dpi=130)
     print(args.output)
 
 
-def _typical(metadata) -> int:
-    """An episode with a bridge of some length and a fair part of real steps on both sides."""
-    return max(
-        range(len(metadata)),
-        key=lambda i: metadata[i]["bridge_states"] * (60 < metadata[i]["bridge_start"] < 120),
-    )
-
-
-def _draw_episode(axes, source, stitched, index: int) -> None:
-    episode = stitched.episodes.episode(index)
-    about = episode["metadata"]
-    begin, end = about["bridge_start"], about["bridge_start"] + about["bridge_states"] + 1
-    height = episode["observations"][:, 0]
-    ids = source.episode_ids.tolist()
-    former = source.episodes.episode(ids.index(about["source_episode"]))["observations"][:, 0]
-    donor = source.episodes.episode(ids.index(about["target_episode"]))["observations"][:, 0]
-    time = np.arange(len(height))
-    before = np.arange(about["target_step"] + 1) + end - about["target_step"]
+def draw_height(axes: Axes, seam: Seam) -> None:
+    """The height of the torso, the first observation of hopper and walker2d, along the three episodes."""
+    assert seam.source is not None and seam.target is not None
+    height, begin, end, entry = seam.observations[:, 0], seam.begin, seam.end, seam.about["target_step"]
+    went_on, came = seam.source[begin:, 0], seam.target[: entry + 1, 0]
+    axes.plot(begin + np.arange(len(went_on)), went_on, color=COLOURS["source"], ls=":", label="how the source went on")
     axes.plot(
-        np.arange(len(former))[begin:], former[begin:], color=SOURCE, lw=1, ls=":", label="how the source went on"
+        end - entry + np.arange(entry + 1), came, color=COLOURS["target"], ls=":", label="how the target came here"
     )
-    axes.plot(before, donor[: about["target_step"] + 1], color=TARGET, lw=1, ls=":", label="how the target came here")
-    axes.plot(time[: begin + 1], height[: begin + 1], color=SOURCE, lw=2, label="prefix: low-return source")
-    axes.plot(time[end:], height[end:], color=TARGET, lw=2, label="suffix: high-return target")
-    axes.plot(time[begin : end + 1], height[begin : end + 1], color=BRIDGE, lw=3.5, label="generated bridge")
+    time = np.arange(len(height))
+    for part, rows, width, label in (
+        ("source", slice(None, begin + 1), 2, "real: low-return source"),
+        ("target", slice(end, None), 2, "real: high-return target"),
+        ("bridge", slice(begin, end + 1), 3.5, "generated bridge"),
+    ):
+        axes.plot(time[rows], height[rows], color=COLOURS[part], lw=width, label=label)
     axes.set(
-        xlim=(max(0, begin - 80), end + 120),
+        xlim=(max(0, begin - CONTEXT - 15), end + CONTEXT + 60),
         xlabel="step",
         ylabel="height of the torso [m]",
-        title=f"One stitched episode of {source.dataset_id}",
+        title="The same episode, one of its observations",
     )
-    axes.legend(fontsize=7, loc="lower left")
-
-
-def _draw_returns(axes, metadata) -> None:
-    before, after = (np.array([m[key] for m in metadata]) for key in ("return_before", "return_after"))
-    span = [min(before.min(), after.min()), max(before.max(), after.max())]
-    axes.plot(span, span, color=GREY, lw=1)
-    axes.scatter(before, after, s=6, color=BRIDGE, alpha=0.6, linewidths=0)
-    axes.set(
-        xlabel="discounted return before",
-        ylabel="after stitching",
-        title=f"{len(before):,} bridge starts, +{(after - before).mean():.0f} on average",
-    )
+    axes.legend(fontsize=8, loc="lower left")
 
 
 if __name__ == "__main__":

@@ -39,3 +39,7 @@ class WorkerError(StitchError):
 
 class ConfigError(StitchError):
     """A setting has an impossible value."""
+
+
+class RenderError(StitchError):
+    """What was asked for cannot be drawn, or not on this machine."""

@@ -8,15 +8,14 @@ observation, for real data as for synthetic, so no step from it is judged.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from minari_stitch.behaviour import make_env
 from minari_stitch.episodes import Episodes
-from minari_stitch.errors import StitchError
 from minari_stitch.models import Models
+from minari_stitch.poses import Locomotion
 from minari_stitch.proposals import Proposals
 
 
@@ -39,28 +38,16 @@ class MujocoLocomotion:
     """
 
     def __init__(self, env_id: str) -> None:
-        self._env: Any = make_env(env_id).unwrapped
+        self._body = Locomotion(env_id)
         self._clip = np.inf if env_id.startswith("HalfCheetah") else 10.0
-        model = getattr(self._env, "model", None)
-        shape = None if model is None else (model.nq - 1 + model.nv,)
-        if shape != self._env.observation_space.shape:
-            raise StitchError(
-                f"no oracle for {env_id}: its observation is not (positions without root x, velocities); "
-                "Hopper, Walker2d and HalfCheetah are supported"
-            )
 
     def step(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Next observations `(B, S)` from `(B, S)` and `(B, A)`; NaN where a velocity is clipped."""
-        import mujoco
-
-        env, positions = self._env, self._env.model.nq - 1
+        body, env = self._body, self._body.env
         result = np.full(observations.shape, np.nan)
-        for row in np.flatnonzero((np.abs(observations[:, positions:]) < self._clip).all(1)):
-            observation, action = observations[row], actions[row]
-            # The solver's warm start remembers the previous state: forget it, so that rows are independent.
-            mujoco.mj_resetData(env.model, env.data)  # type: ignore[attr-defined]
-            env.set_state(np.concatenate([[0.0], observation[:positions]]), observation[positions:])
-            env.do_simulation(action, env.frame_skip)
+        for row in np.flatnonzero((np.abs(observations[:, body.positions :]) < self._clip).all(1)):
+            body.set(observations[row])
+            env.do_simulation(actions[row], env.frame_skip)
             result[row] = env._get_obs()
         return result
 

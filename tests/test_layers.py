@@ -18,6 +18,9 @@ LAYERS = [
     {"minari_io"},
     {"behaviour", "combine", "d4rl"},
     {"d4rl_io", "demo"},
+    {"figures", "poses"},
+    {"camera"},
+    {"render"},
     {"normalize", "nets", "train"},
     {"diffusion"},
     {"models"},
@@ -32,7 +35,7 @@ LAYERS = [
     {"augment"},
     {"__init__"},
     {"cli.common", "cli.progress", "cli.view"},
-    {"cli.datasets"},
+    {"cli.datasets", "cli.render"},
     {"cli.app"},
     {"cli"},
 ]
