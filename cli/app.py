@@ -59,6 +59,7 @@ _AUGMENT_EXAMPLES = (
     "[bold]Examples[/]",
     "minari-stitch augment demo/hopper/medium-replay-v0 --delta 2",
     "minari-stitch augment mujoco/hopper/medium-v0 --preset full --device cuda",
+    "minari-stitch augment demo/hopper/medium-replay-v0 --method synther --steps 50000",
     "minari-stitch augment my/data-v0 --steps 50000 --set stitch.pairs=paper --set models.diffusion.horizon=64",
     "[dim]The run directory keeps trained models and proposals: the same command goes on after a kill, and another "
     "--delta or --steps reuses them.[/]",
@@ -68,22 +69,28 @@ _AUGMENT_EXAMPLES = (
 @app.command(epilog="\n\n".join(_AUGMENT_EXAMPLES))
 def augment(
     dataset_id: Annotated[str, typer.Argument(metavar="ID", help="Minari dataset id, or a demo/ id.")],
+    method: Annotated[
+        Literal["diffstitch", "synther", "tatu", "resample", "real"],
+        typer.Option(help="How: DiffStitch, the baselines SynthER and TATU, or a control without a model."),
+    ] = "diffstitch",
     delta: Annotated[
-        float,
-        typer.Option(help="Largest squared error of a bridge, in standardised state space; 0.1 is strict."),
-    ] = 2.0,
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            help="Largest squared error of a bridge, in standardised state space; 0.1 is strict \\[default: 2]."
+        ),
+    ] = None,
     preset: Annotated[
         Optional[Literal["fast", "full", "paper"]],  # noqa: UP045
         typer.Option(help="Sizes: fast (minutes on a CPU), full (GPU), paper \\[default: by device]."),
     ] = None,
     steps: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Stitched steps to write \\[default: as many as the source has]."),
+        typer.Option(help="Steps to write \\[default: as many as the source has]."),
     ] = None,
     form: Annotated[
-        Literal["full", "bridge"],
-        typer.Option(help="Whole stitched episodes, or bridges with a little context."),
-    ] = "full",
+        Optional[Literal["full", "bridge"]],  # noqa: UP045
+        typer.Option(help="Whole stitched episodes, or bridges with a little context \\[default: full]."),
+    ] = None,
     include_original: Annotated[
         bool, typer.Option("--include-original", help="Write the source's episodes too (D and D_aug).")
     ] = False,
@@ -126,26 +133,28 @@ def augment(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a new dataset of stitched episodes made from dataset [bold]ID[/]."""
+    """Write a new dataset of stitched (or otherwise synthetic) episodes made from dataset [bold]ID[/]."""
     with errors(verbose):
         import torch
 
         from minari_stitch import demo, minari_io
         from minari_stitch.augment import METADATA_KEY, default_run_directory
         from minari_stitch.augment import augment as run_augment
-        from minari_stitch.config import QualifyConfig
         from minari_stitch.errors import ConfigError
         from minari_stitch.models import NETWORKS
+        from minari_stitch.presets import method as chosen
         from minari_stitch.presets import override
-        from minari_stitch.presets import preset as named
         from minari_stitch.run import Run
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         on_gpu = device.startswith("cuda")
-        transform = named(preset or ("full" if on_gpu else "fast"))
-        transform = dataclasses.replace(transform, qualify=QualifyConfig(delta=delta), form=form)
-        transform = override(transform, *([f"stitch.pairs={pairs}"] if pairs else []), *(settings or []))
+        transform = chosen(method, preset or ("full" if on_gpu else "fast"))
+        own = {"--delta": ("qualify.delta", delta), "--form": ("form", form), "--pairs": ("stitch.pairs", pairs)}
+        given = {option: f"{name}={value}" for option, (name, value) in own.items() if value is not None}
+        if given and method != "diffstitch":
+            raise ConfigError(f"{', '.join(given)} is not possible with --method {method}, which makes no bridges")
+        transform = override(transform, *given.values(), *(settings or []))
         optional: dict[str, Any] = {"workers": workers, "threads": threads}
         options = {name: value for name, value in optional.items() if value is not None}
         if steps is not None and steps < 1:
@@ -153,7 +162,7 @@ def augment(
         if output_id is not None:
             minari_io.check_output_id(output_id)
         begin = time.monotonic()
-        with Stages(err, NETWORKS) as progress:
+        with Stages(err, (*NETWORKS, "denoiser", "ensemble", "policy")) as progress:
             run = Run(
                 directory=run_dir or Path(),
                 seed=seed,

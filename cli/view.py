@@ -19,6 +19,7 @@ _OUTCOMES = {
     "inconsistent": "a transition off the learned dynamics by delta or more",
     "not_better": "the return of the bridge's start would not rise",
 }
+_KINDS = {"DiffStitch": "stitched", "resample": "repeated", "real": "further real"}
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
@@ -78,7 +79,7 @@ def print_report(console: Console, dataset: Dataset) -> None:
     made = f"[cyan]{dataset.dataset_id}[/]: {record['method']} of {record['source']}, seed {record['seed']}"
     console.print(made, highlight=False)
     console.print(
-        f"{record['n_episodes']:,} stitched episodes, {record['n_steps']:,} steps"
+        f"{record['n_episodes']:,} {_KINDS.get(record['method'], 'synthetic')} episodes, {record['n_steps']:,} steps"
         + (
             f"; {len(dataset.episodes) - record['n_episodes']:,} original episodes"
             if record["include_original"]
@@ -123,8 +124,31 @@ def print_recipes(console: Console, recipes: Iterable[Any], exists: Callable[[st
 
 
 def _print_outcomes(console: Console, report: Any) -> None:
-    if "acceptance" not in report:
-        return
+    if "proposed" in report:
+        _print_pairs(console, report)
+    else:
+        _print_counts(console, report)
+    if "acceptance" in report:
+        acceptance = _table("Acceptance by delta (squared distance in standardised state space)", *report["acceptance"])
+        acceptance.columns[0].style, acceptance.columns[0].justify = "", "right"
+        acceptance.add_row(*(f"{share:.1%}" for share in report["acceptance"].values()))
+        console.print(acceptance)
+
+
+def _print_counts(console: Console, report: Any) -> None:
+    """What a method without pairs has to say: numbers, and counts by end or length."""
+    table = _table(None, "Report", "")
+    table.columns[1].justify = "left"
+    for name, value in report.items():
+        if name == "acceptance":
+            continue
+        counts = value.items() if isinstance(value, dict) else [("", value)]
+        words = ", ".join(f"{key} {number:,.6g}".strip() for key, number in counts if number or key == "")
+        table.add_row(name.replace("_", " "), words)
+    console.print(table)
+
+
+def _print_pairs(console: Console, report: Any) -> None:
     table = _table("Proposed pairs", "Outcome", "# Pairs", "Share", "Why")
     for name, why in _OUTCOMES.items():
         count = report[name]
@@ -133,10 +157,6 @@ def _print_outcomes(console: Console, report: Any) -> None:
     table.columns[3].justify = "left"
     table.add_row("proposed", f"{report['proposed']:,}", "100%", "")
     console.print(table)
-    acceptance = _table("Acceptance by delta (squared distance in standardised state space)", *report["acceptance"])
-    acceptance.columns[0].style, acceptance.columns[0].justify = "", "right"
-    acceptance.add_row(*(f"{share:.1%}" for share in report["acceptance"].values()))
-    console.print(acceptance)
 
 
 def _bridges(dataset: Dataset) -> dict[str, dict[str, float]]:

@@ -50,12 +50,21 @@ def stitched(
         yield _stitch_one(source, ids, proposals, int(row), form, discount, max_episode_steps)
 
 
-def original(source: Episodes, ids: Sequence[int], discount: float) -> Iterator[dict[str, Any]]:
-    """Yield the source's own episodes with the same infos, none of it synthetic."""
+def original(
+    source: Episodes, ids: Sequence[int], discount: float, *, augmented: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield real episodes with the same infos, none of it synthetic.
+
+    Args:
+        source: The episodes.
+        ids: Id of each in the source dataset; -1 where it is not from there.
+        discount: Gamma of `return_to_go`.
+        augmented: Whether a transform adds them to the source.
+    """
     for index, part in enumerate(source):
         length = len(part["rewards"])
         state = np.arange(length + 1)
-        infos = _infos(
+        infos = provenance(
             np.zeros(length + 1, bool),
             np.full(length + 1, ids[index]),
             state,
@@ -63,7 +72,7 @@ def original(source: Episodes, ids: Sequence[int], discount: float) -> Iterator[
             part["rewards"],
             discount,
         )
-        yield {**part, "infos": infos, "metadata": {"augmented": False, "source_episode": int(ids[index])}}
+        yield {**part, "infos": infos, "metadata": {"augmented": augmented, "source_episode": int(ids[index])}}
 
 
 def _stitch_one(
@@ -114,7 +123,7 @@ def _stitch_one(
         "rewards": rewards,
         "terminations": terminations,
         "truncations": truncations,
-        "infos": _infos(synthetic, episode, step, error, rewards, discount),
+        "infos": provenance(synthetic, episode, step, error, rewards, discount),
         "metadata": {
             "augmented": True,
             "source_episode": int(ids[head]),
@@ -139,7 +148,7 @@ def _locate(source: Episodes, row: int) -> tuple[int, int]:
     return episode, row - int(source.state_offsets[episode])
 
 
-def _infos(
+def provenance(
     synthetic: np.ndarray,
     episode: np.ndarray,
     step: np.ndarray,
@@ -147,6 +156,16 @@ def _infos(
     rewards: np.ndarray,
     discount: float,
 ) -> dict[str, np.ndarray]:
+    """The infos of an episode, each `(T + 1, 1)`; see the table above.
+
+    Args:
+        synthetic: `(T + 1,)`.
+        episode: `(T + 1,)` source episode.
+        step: `(T + 1,)` source step.
+        error: `(T + 1,)` dynamics error.
+        rewards: `(T,)`.
+        discount: Gamma of the returns-to-go.
+    """
     returns = np.zeros(len(rewards) + 1)
     for t in range(len(rewards) - 1, -1, -1):
         returns[t] = rewards[t] + discount * returns[t + 1]

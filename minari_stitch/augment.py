@@ -112,7 +112,7 @@ def augment(
 
 
 def refilter(dataset_id: str, delta: float, *, output_id: str | None = None) -> Augmented:
-    """Keep the stitched episodes of a dataset that qualify at a smaller delta, and its original ones.
+    """Keep the augmented episodes of a dataset that qualify at a smaller delta, and its original ones.
 
     Args:
         dataset_id: A dataset that `augment` wrote.
@@ -122,31 +122,31 @@ def refilter(dataset_id: str, delta: float, *, output_id: str | None = None) -> 
     Raises:
         ConfigError: delta is not smaller than the one the dataset was made with.
         InvalidDataError: The dataset was not written by `augment`.
-        LowAcceptanceError: No stitched episode is left.
+        LowAcceptanceError: No augmented episode is left.
     """
     dataset = minari_io.read(dataset_id, download=False, keep_infos=True)
     record = stitch_record(dataset)
-    qualify = record["config"].get("qualify")
-    if not qualify:
-        raise InvalidDataError(f"{dataset_id!r} was made by {record['method']}, which qualifies no bridges")
+    qualify = record["config"].get("qualify", {"delta": np.inf})
+    augmented = np.array([metadata["augmented"] for metadata in dataset.episodes.metadata])
+    metadata = [about for about in dataset.episodes.metadata if about["augmented"]]
+    if not all("dynamics_error" in about for about in metadata):
+        raise InvalidDataError(f"{dataset_id!r} was made by {record['method']}: it holds real steps, all consistent")
     if not 0 < delta <= qualify["delta"]:
         raise ConfigError(
             f"delta={delta:g} is not possible: {dataset_id} holds what qualified at {qualify['delta']:g}; use a "
             "smaller one, or run `minari-stitch augment` again, which reuses its models"
         )
-    errors = np.array(
-        [max(m["dynamics_error"], m["disagreement"]) if m["augmented"] else 0.0 for m in dataset.episodes.metadata]
-    )
-    stitched = np.array([m["augmented"] for m in dataset.episodes.metadata])
+    errors = np.zeros(len(augmented))
+    errors[augmented] = [max(about["dynamics_error"], about["disagreement"]) for about in metadata]
     kept = np.flatnonzero(errors < delta)
-    if not stitched[kept].any():
-        smallest = errors[stitched].min()
+    if not augmented[kept].any():
+        smallest = errors[augmented].min()
         raise LowAcceptanceError(
-            f"no stitched episode of {dataset_id} qualifies at delta {delta:g}: the smallest error is {smallest:.3g}"
+            f"no augmented episode of {dataset_id} qualifies at delta {delta:g}: the smallest error is {smallest:.3g}"
         )
     episodes = dataset.episodes.select(kept)
-    n_episodes = int(stitched[kept].sum())
-    n_steps = int(episodes.lengths[stitched[kept]].sum())
+    n_episodes = int(augmented[kept].sum())
+    n_steps = int(episodes.lengths[augmented[kept]].sum())
     record |= {
         "config": record["config"] | {"qualify": qualify | {"delta": delta}},
         "filtered_from": dataset_id,
@@ -177,7 +177,7 @@ def _write(dataset: Dataset, parts: Any, output_id: str, record: dict[str, Any],
     delta = record["config"].get("qualify", {}).get("delta")
     threshold = f", accepted at delta {delta:g} (squared distance in standardised state space)" if delta else ""
     description = (
-        f"{record['n_episodes']:,} synthetic episodes made from {record['source']} by {record['method']}{threshold}; "
+        f"{record['n_episodes']:,} episodes made from {record['source']} by {record['method']}{threshold}; "
         f"seed {record['seed']}, minari-stitch {record['version']}. Every step says in infos whether it is synthetic."
     )
     metadata = dict(dataset.metadata) | {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Network = Callable[[Tensor, Tensor], Tensor]
-"""`(B, D)` scaled rows and `(B,)` noise levels, both as `precondition` makes them, to `(B, D)`."""
+"""`(B, D)` scaled rows at noise levels `(B,)`, or `(1,)` for all, both as `denoised` makes them, to `(B, D)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class NoiseConfig:
 
 
 def denoised(net: Network, noised: Tensor, sigma: Tensor) -> Tensor:
-    """The clean rows `(B, D)` that the preconditioned network sees in `(B, D)` at noise `(B,)` (EDM, Eq. 7)."""
+    """The clean rows that the network sees in noised `(B, D)` at noise `(B,)` or `(1,)` (EDM, Eq. 7): `(B, D)`."""
     level = sigma[:, None]
     total = level.square() + 1
     return noised / total + level / total.sqrt() * net(noised / total.sqrt(), sigma.log() / 4)
@@ -70,7 +70,7 @@ def sample(net: Network, shape: tuple[int, int], steps: int, config: NoiseConfig
     x = torch.randn(shape, device=generator.device, generator=generator) * schedule[0]
 
     def slope(x: Tensor, sigma: float) -> Tensor:
-        return (x - denoised(net, x, x.new_full((len(x),), sigma))) / sigma
+        return (x - denoised(net, x, x.new_full((1,), sigma))) / sigma
 
     for now, following in zip(schedule, schedule[1:], strict=False):
         first = slope(x, now)

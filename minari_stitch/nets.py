@@ -179,7 +179,7 @@ class ResidualMLP(nn.Module):
         self.head = nn.Linear(hidden, width)
 
     def forward(self, rows: Tensor, level: Tensor) -> Tensor:
-        """Map rows `(B, D)` at noise levels `(B,)` to `(B, D)`."""
+        """Map rows `(B, D)` at noise levels `(B,)`, or `(1,)` for all, to `(B, D)`."""
         angles = level[:, None] * self.frequencies
         embedding = self.level(torch.cat([level[:, None], angles.sin(), angles.cos()], -1))
         x = self.stem(rows)

@@ -1,4 +1,4 @@
-"""Named settings of DiffStitch, and how to change any one of them by its dotted name."""
+"""Methods by name, their named settings, and how to change any one of them by its dotted name."""
 
 from __future__ import annotations
 
@@ -13,15 +13,53 @@ from pydantic import TypeAdapter, ValidationError
 
 from minari_stitch.config import DiffusionConfig, FitConfig, ModelConfig, StitchConfig
 from minari_stitch.errors import ConfigError
+from minari_stitch.transforms import Transform
+from minari_stitch.transforms.controls import Real, Resample
 from minari_stitch.transforms.diffstitch import DiffStitch
+from minari_stitch.transforms.synther import SynthER
+from minari_stitch.transforms.tatu import Tatu
 
 C = TypeVar("C")
 _Change = tuple[list[str], Any, str]  # path, value, full name
 PresetName = Literal["fast", "full", "paper"]
+MethodName = Literal["diffstitch", "synther", "tatu", "resample", "real"]
+METHODS: dict[MethodName, type] = {
+    "diffstitch": DiffStitch,
+    "synther": SynthER,
+    "tatu": Tatu,
+    "resample": Resample,
+    "real": Real,
+}
+
+
+def method(name: MethodName, size: PresetName) -> Transform:
+    """Any method at a size; the controls have but one.
+
+    Args:
+        name: One of `METHODS`.
+        size: See `preset`; `paper` is the size of the method's own paper.
+    """
+    if name == "diffstitch":
+        return preset(size)
+    if size == "fast" or name in ("resample", "real"):
+        return METHODS[name]()
+    judges = preset("full").models
+    if name == "synther":
+        return SynthER(
+            hidden=1024,
+            blocks=6,
+            whitening="columns" if size == "paper" else "full",
+            sampler_steps=128,
+            train=FitConfig(steps=100_000, batch_size=1024, learning_rate=3e-4, ema=0.999, evaluate_every=1000),
+            models=judges,
+            chunk=65_536,
+        )
+    fit = FitConfig(steps=100_000, batch_size=256, learning_rate=1e-3, evaluate_every=1000)
+    return Tatu(ensemble=fit, policy=fit, models=judges, chunk=65_536)
 
 
 def preset(name: PresetName) -> DiffStitch:
-    """The method at a size.
+    """DiffStitch at a size.
 
     Args:
         name: `fast` takes minutes on two CPU cores. `full` is for a GPU: longer windows, larger networks, more

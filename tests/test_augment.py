@@ -147,7 +147,7 @@ def test_what_the_source_says_travels_and_the_rest_is_new(stitched):
     metadata = minari.load_dataset(toy.STITCHED).storage.metadata
     assert metadata["author"] == {"A. Tester"} and metadata["ref_min_score"] == 0.0
     assert metadata["algorithm_name"] == "DiffStitch" and metadata["dataset_id"] == toy.STITCHED
-    for word in (toy.ID, "delta 8", "standardised", f"{stitched['n_episodes']:,} synthetic episodes", "seed 0"):
+    for word in (toy.ID, "delta 8", "standardised", f"{stitched['n_episodes']:,} episodes made from", "seed 0"):
         assert word in metadata["description"]
 
 

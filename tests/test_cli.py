@@ -357,7 +357,7 @@ def test_minari_lists_shows_and_combines_the_result(in_hopper):
     assert "medium-replay" in listed.stdout and "Number of datasets: 2" in listed.stdout
     shown = toy.run("minari", "show", HOPPER_STITCHED)
     assert shown.returncode == 0, shown.stderr
-    for word in ("DiffStitch", "synthetic episodes", "Hopper-v5", HOPPER):
+    for word in ("DiffStitch", "episodes made from", "Hopper-v5", HOPPER):
         assert word in words(shown.stdout)
     assert (in_hopper / ".stitch-runs").is_dir()  # which Minari does not take for a dataset
     combined = toy.run("minari", "combine", HOPPER, HOPPER_STITCHED, "--dataset-id", "demo/hopper/combined-v0")
