@@ -1,7 +1,7 @@
 """Demo datasets: recipes, not files.
 
-An id under `demo/` is rolled out on first use, in real MuJoCo, from soft actor-critic actors shipped in
-`minari_stitch.policies`, and kept as an ordinary local Minari dataset.
+An id under `demo/` is rolled out on first use, in real MuJoCo, from actors shipped in `minari_stitch.policies` (soft
+actor-critic; linear ones for Adroit's pen), and kept as an ordinary local Minari dataset.
 
 The work is cut into numbered chunks, each with its own seed, so the same recipe, steps and seed give the same
 bytes for any number of workers, and more steps extend each actor's share instead of changing it.
@@ -37,6 +37,7 @@ _LADDERS = {  # the actors of a replay buffer, the last of which is medium; then
     "hopper": ((20_000, 100_000, 140_000, 200_000, 480_000), 360_000),
     "walker2d": ((40_000, 100_000, 160_000, 300_000, 380_000), 680_000),
     "halfcheetah": ((20_000, 40_000, 60_000, 80_000), 560_000),
+    "pen": ((144_000, 288_000, 432_000), 1_296_000),
 }
 
 
@@ -70,7 +71,8 @@ class Recipe:
         if self.actors == (0,):
             return "uniform random actions"
         trained = ", ".join(f"{actor // 1000}k" for actor in self.actors)
-        what = "a SAC actor" if len(self.actors) == 1 else f"{len(self.actors)} SAC actors in equal shares"
+        kind = policy_table()[self.env]["algorithm"]
+        what = f"a {kind} actor" if len(self.actors) == 1 else f"{len(self.actors)} {kind} actors in equal shares"
         return f"{what} ({trained} steps of training)"
 
 
@@ -146,7 +148,7 @@ def ensure(
             ),
             "author": {"minari-stitch"},
             "algorithm_name": "random" if recipe.actors == (0,) else policy_table()[recipe.env]["algorithm"],
-            "requirements": ["gymnasium[mujoco]"],
+            "requirements": ["gymnasium-robotics" if recipe.env == "pen" else "gymnasium[mujoco]"],
             "eval_env_spec": spec.to_json(),
             "ref_min_score": _measured(recipe.env, 0),
             "ref_max_score": _measured(recipe.env, _LADDERS[recipe.env][1]),

@@ -1,10 +1,11 @@
+import json
 import sys
 from importlib import resources
 
-import gymnasium as gym
 import minari
 import numpy as np
 import pytest
+import toy
 
 from minari_stitch import demo, minari_io
 from minari_stitch.behaviour import make_env
@@ -18,16 +19,17 @@ def replay():
     return demo.rollout(HOPPER_REPLAY, n_steps=600, workers=1)
 
 
-def test_recipes_cover_three_environments():
-    assert len(demo.RECIPES) == 15
+def test_recipes_cover_four_environments():
+    assert len(demo.RECIPES) == 20
     for dataset_id, recipe in demo.RECIPES.items():
         assert dataset_id == recipe.dataset_id and demo.is_demo_id(dataset_id)
-        assert gym.spec(recipe.env_id).max_episode_steps == 1000
+        limit = 200 if recipe.env == "pen" else 1000
+        assert make_env(recipe.env_id).spec.max_episode_steps == limit
         assert recipe.description
     assert not demo.is_demo_id("mujoco/hopper/medium-v0")
 
 
-@pytest.mark.parametrize("env", ["hopper", "walker2d", "halfcheetah"])
+@pytest.mark.parametrize("env", ["hopper", "walker2d", "halfcheetah", "pen"])
 def test_recipes_are_ordered_by_return(env):
     random, medium, expert = (
         demo.RECIPES[f"demo/{env}/{name}-v0"].actor_returns[0] for name in ("random", "medium", "expert")
@@ -37,7 +39,7 @@ def test_recipes_are_ordered_by_return(env):
     assert list(replay) == sorted(replay) and replay[-1] == medium
 
 
-@pytest.mark.parametrize("env", ["hopper", "walker2d", "halfcheetah"])
+@pytest.mark.parametrize("env", ["hopper", "walker2d", "halfcheetah", "pen"])
 def test_rollout_has_the_shapes_and_dtypes_of_the_environment(env):
     recipe = demo.RECIPES[f"demo/{env}/medium-expert-v0"]
     episodes = demo.rollout(recipe, n_steps=50, workers=1)
@@ -126,6 +128,33 @@ def test_ensure_writes_an_ordinary_dataset_once(monkeypatch):
         demo.ensure(name, seed=3)
 
 
+def test_the_pen_is_stitched_from_start_to_end():
+    name, options = "demo/pen/medium-replay-v0", ["--set", "models.diffusion.horizon=56"]
+    options += ["--demo-steps", 3000, "--steps", 400, "--delta", 1e6, "--json"]
+    result = json.loads(toy.ok(*toy.tiny(name, *options)).stdout)
+    source, made = (minari.load_dataset(each) for each in (name, result["dataset_id"]))
+    assert source.total_steps == 3000 and made.total_steps >= 400
+    assert source[0].observations.shape[1:] == (45,) and source[0].actions.shape[1:] == (24,)
+    assert source.storage.metadata["requirements"] == ["gymnasium-robotics"]
+    assert "3 linear ARS actors in equal shares" in source.storage.metadata["description"]
+    for dataset in (source, made):
+        minari_io.check(dataset.id)
+        environment = dataset.recover_environment()
+        assert environment.spec.id == "AdroitHandPen-v1" and environment.spec.max_episode_steps == 200
+        assert environment.observation_space == dataset.observation_space
+        environment.close()
+    # The goal is part of each observation, and stays what it is in an episode of the source.
+    goals = source[0].observations[:, 36:39]
+    np.testing.assert_allclose(goals, np.tile(goals[:1], (len(goals), 1)), atol=1e-12)
+
+
+def test_pen_actors_act_alike_in_any_number_of_processes():
+    recipe = demo.RECIPES["demo/pen/medium-expert-v0"]
+    one, two = (demo.rollout(recipe, n_steps=80, workers=workers) for workers in (1, 2))
+    assert one.fingerprint() == two.fingerprint()
+    assert np.abs(one.actions).max() <= 1 and np.abs(one.actions).std() > 0.01
+
+
 def test_unknown_id_lists_the_valid_ones():
     with pytest.raises(DatasetIdError, match=r"demo/ant/medium-v0.*demo/hopper/medium-v0"):
         demo.ensure("demo/ant/medium-v0")
@@ -159,7 +188,8 @@ def test_returns_are_those_measured(dataset_id):
     shares = len(recipe.actors)
     episodes = demo.rollout(recipe, n_steps=20_000 * shares, workers=2)
     actor = (episodes.offsets[1:] - 1) // 20_000
-    whole = (episodes.lengths == 1000) | ~episodes.truncations[episodes.offsets[1:] - 1]
+    limit = make_env(recipe.env_id).spec.max_episode_steps
+    whole = (episodes.lengths == limit) | ~episodes.truncations[episodes.offsets[1:] - 1]
     for share, expected in enumerate(recipe.actor_returns):
         returns = episodes.returns[whole & (actor == share)]
         error = returns.std() / np.sqrt(len(returns))

@@ -49,7 +49,7 @@ def sources(folder):
 def test_policies_types_and_the_command_are_packed(wheel):
     assert "minari_stitch/py.typed" in wheel and "minari_stitch/cli/app.py" in wheel
     policies = [name for name in wheel if name.startswith("minari_stitch/policies/")]
-    assert "minari_stitch/policies/policies.json" in policies and sum(name.endswith(".npz") for name in policies) == 17
+    assert "minari_stitch/policies/policies.json" in policies and sum(name.endswith(".npz") for name in policies) == 21
     (entry_points,) = (content for name, content in wheel.items() if name.endswith("entry_points.txt"))
     assert b"minari-stitch = minari_stitch.cli:main" in entry_points
 
@@ -83,4 +83,4 @@ def test_what_is_imported_is_declared():
                 used |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 used.add(node.module.split(".")[0])
-    assert used - sys.stdlib_module_names - {"minari_stitch", "mujoco"} <= declared  # gymnasium[mujoco]
+    assert used - sys.stdlib_module_names - {"minari_stitch", "mujoco", "PIL"} <= declared  # gymnasium[mujoco], pillow

@@ -273,7 +273,7 @@ def test_other_environments_are_named(gl, tmp_path):
 # observations back in the simulator
 
 
-@pytest.mark.parametrize("name", ["hopper", "walker2d", "halfcheetah"])
+@pytest.mark.parametrize("name", ["hopper", "walker2d", "halfcheetah", "pen"])
 def test_an_observation_puts_the_simulator_where_it_was(name):
     recipe = demo.RECIPES[f"demo/{name}/medium-v0"]
     (episode, *_) = demo.rollout(recipe, n_steps=40, workers=1)
