@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from minari_stitch.errors import ConfigError
+
 Network = Callable[[Tensor, Tensor], Tensor]
 """`(B, D)` scaled rows at noise levels `(B,)`, or `(1,)` for all, both as `denoised` makes them, to `(B, D)`."""
 
@@ -29,6 +31,13 @@ class NoiseConfig:
     """Mean of ln(sigma) in training."""
     log_std: float = 1.2
     """Its standard deviation."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        if not 0 < self.smallest < self.largest:
+            raise ConfigError(f"smallest={self.smallest} is not possible: use 0 < smallest < largest={self.largest}")
+        if self.rho <= 0 or self.log_std <= 0:
+            raise ConfigError(f"rho={self.rho}, log_std={self.log_std} is not possible: use positive numbers")
 
 
 def denoised(net: Network, noised: Tensor, sigma: Tensor) -> Tensor:

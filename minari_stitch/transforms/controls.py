@@ -76,10 +76,11 @@ class Real:
         """Find the dataset's recipe.
 
         Raises:
-            ConfigError: It is not a demo dataset, and nobody can roll it out further.
+            ConfigError: It is not a demo dataset as it was rolled out, and nobody can roll it out further.
         """
-        made = dataset.metadata.get("demo")
-        if made is None or made["recipe"] not in demo.RECIPES:
+        # What was made from a demo dataset keeps its metadata, and may hold what a further rollout would yield.
+        recipe, made = demo.RECIPES.get(dataset.dataset_id), dataset.metadata.get("demo")
+        if recipe is None or made is None or made["actors"] != list(recipe.actors):
             raise ConfigError(
                 f"method real is not possible for {dataset.dataset_id!r}: only demo datasets can be rolled out further "
                 "(`minari-stitch demo list`); compare with method resample instead"
@@ -99,7 +100,7 @@ class FittedReal:
         """Exactly `n_steps` steps that the source does not hold."""
         progress, made = self.run.progress, self.dataset.metadata["demo"]
         episodes = demo.rollout(
-            demo.RECIPES[made["recipe"]],
+            demo.RECIPES[self.dataset.dataset_id],
             n_steps=n_steps,
             seed=made["seed"],
             # No actor of the source has come that far, and every further seed goes further still.

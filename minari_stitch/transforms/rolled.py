@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from minari_stitch.config import ModelConfig
+from minari_stitch.errors import LowAcceptanceError
 from minari_stitch.fitting import train_network
 from minari_stitch.minari_io import Dataset
 from minari_stitch.models import build, load_weights
@@ -19,6 +20,9 @@ from minari_stitch.run import Run
 from minari_stitch.train import Progress
 from minari_stitch.transforms import Sample
 from minari_stitch.transforms.job import Job, source
+
+_PATIENCE = 512
+_LOWEST_ACCEPTANCE = 0.01
 
 
 def train_judge(job: Job, config: ModelConfig, progress: Progress | None, name: str = "dynamics") -> None:
@@ -53,7 +57,11 @@ class FittedRollouts:
     make: Callable[[Job, int, Progress | None], Path]
 
     def sample(self, n_steps: int) -> Sample:
-        """Sample chunk after chunk until the episodes hold `n_steps` steps."""
+        """Sample chunk after chunk until the episodes hold `n_steps` steps.
+
+        Raises:
+            LowAcceptanceError: Fewer than one rollout in a hundred has a step that the models trust.
+        """
         parts, steps = [], 0
         for path in self.run.map(self.make, ((self.job, chunk) for chunk in itertools.count()), threads=1):
             part = Rollouts.load(path).head(n_steps - steps)
@@ -63,6 +71,7 @@ class FittedRollouts:
                 self.run.progress("sample", min(steps, n_steps), n_steps)
             if steps >= n_steps:
                 break
+            self._require_acceptance(parts, steps, n_steps)
         everything = Rollouts.concatenate(parts)
         return Sample(
             report=everything.report(),
@@ -72,3 +81,11 @@ class FittedRollouts:
                 self.dataset.episodes, self.dataset.episode_ids.tolist(), self.job.transform.discount
             ),
         )
+
+    def _require_acceptance(self, parts: list[Rollouts], steps: int, n_steps: int) -> None:
+        made, kept = sum(map(len, parts)), sum(int((part.length > 0).sum()) for part in parts)
+        if made >= _PATIENCE and kept < _LOWEST_ACCEPTANCE * made:
+            raise LowAcceptanceError(
+                f"only {kept} of {made} rollouts of {self.job.transform.name} have a step that the models trust, which "
+                f"gave {steps:,} of {n_steps:,} steps: lower strictness, or train longer with --preset full"
+            )

@@ -20,6 +20,7 @@ from minari_stitch import edm
 from minari_stitch.config import FitConfig, ModelConfig
 from minari_stitch.edm import NoiseConfig
 from minari_stitch.episodes import Episodes
+from minari_stitch.errors import ConfigError
 from minari_stitch.fitting import fit_rows, seeded, split
 from minari_stitch.minari_io import Dataset
 from minari_stitch.models import Scales, load_weights
@@ -64,6 +65,12 @@ class SynthER:
 
     name = "SER"
     suffix = "ser"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        for name, least in {"hidden": 1, "blocks": 1, "sampler_steps": 2, "chunk": 1}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)} is not possible: use at least {least}")
 
     def fit(self, dataset: Dataset, run: Run) -> FittedRollouts:
         """Train the denoiser and the judges, unless the run directory holds them.

@@ -67,8 +67,9 @@ class Tatu:
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        if self.horizon < 1:
-            raise ConfigError(f"horizon={self.horizon} is not possible: use at least 1")
+        for name in ("horizon", "hidden", "chunk"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} is not possible: use at least 1")
         if not 1 <= self.elites <= self.members:
             raise ConfigError(f"elites={self.elites} is not possible: use 1 to members = {self.members}")
         if self.strictness <= 0 or self.pessimism < 0:
@@ -151,6 +152,24 @@ def accumulate(steps: Tensor, discount: float) -> Tensor:
     """`(B, h)` uncertainties of steps to the discounted sums up to each."""
     weights = discount ** torch.arange(steps.shape[1], device=steps.device)
     return (steps * weights).cumsum(1)
+
+
+def truncate(total: Tensor, threshold: float, ended: Tensor) -> tuple[Tensor, Tensor]:
+    """How many steps of each rollout are kept, and why it ends there.
+
+    Args:
+        total: `(B, h)` uncertainty accumulated up to each step, that step included.
+        threshold: Largest that is allowed.
+        ended: `(B, h)` whether each step ends the episode.
+
+    Returns:
+        `(B,)` steps, 0 to h, and an `End` each.
+    """
+    # NaN compares false: what has no number is not certain either.
+    certain = (total <= threshold).cumprod(1).sum(1)
+    alive = (~ended).cumprod(1).sum(1) + 1  # steps up to the one that ends the episode
+    end = torch.where(certain < total.shape[1], End.UNCERTAIN, End.COMPLETE)
+    return torch.minimum(certain, alive), torch.where(alive <= certain, End.TERMINATED, end)
 
 
 def _units(job: Job) -> Tensor:
@@ -272,12 +291,7 @@ def _roll(job: Job, chunk: int, progress: Progress | None) -> Path:
         states, actions, rewards, doubts = [*states, z], [*actions, u], [*rewards, reward], [*doubts, doubt]
         ended.append(ends(z)[0, :, 0] > 0 if ends else torch.zeros(shape, dtype=torch.bool, device=device))
     total = accumulate(torch.stack(doubts, 1), config.discount)
-    # NaN compares false: what has no number is not certain either.
-    certain = (total <= limits["largest"] / config.strictness).cumprod(1).sum(1)
-    alive = (~torch.stack(ended, 1)).cumprod(1).sum(1) + 1  # steps up to the one that ends the episode
-    length = torch.minimum(certain, alive).clamp(max=config.horizon)
-    end = torch.where(certain < config.horizon, End.UNCERTAIN, End.COMPLETE)
-    end = torch.where(alive <= certain, End.TERMINATED, end)
+    length, end = truncate(total, limits["largest"] / config.strictness, torch.stack(ended, 1))
     Rollouts.judged(
         judges,
         scales,
