@@ -25,7 +25,7 @@ _CAMERAS = {  # distance in m, point looked at, elevation and azimuth in degrees
     "Hopper": (2.5, (-0.05, 0.0, 0.7), -10, 90),
     "Walker2d": (2.6, (-0.1, 0.0, 0.7), -10, 90),
     "HalfCheetah": (3.0, (0.1, 0.0, 0.35), -10, 90),
-    "AdroitHandPen": (0.85, (0.08, -0.17, 0.2), -45, -45),
+    "AdroitHandPen": (0.6, (0.05, -0.2, 0.22), -30, -45),
 }
 _PROBE = "import sys, importlib as i; i.import_module('mujoco.' + sys.argv[1]).GLContext(8, 8).make_current()"
 

@@ -211,8 +211,9 @@ def returns(axes: Axes, metadata: Sequence[Mapping[str, Any]]) -> None:
 
 def plane(stitched: Dataset) -> slice | None:
     """The two columns that are a place in the plane: a goal-conditioned task's `achieved_goal`, or None."""
-    columns = FlatSpace(stitched.observation_space).slices.get("achieved_goal")
-    return columns if columns is not None and columns.stop - columns.start == 2 else None
+    slices = FlatSpace(stitched.observation_space).slices
+    columns = slices.get("achieved_goal")
+    return columns if columns and "desired_goal" in slices and columns.stop - columns.start == 2 else None
 
 
 def paths(axes: Axes, seam: Seam, columns: slice, visited: np.ndarray | None = None) -> None:
@@ -225,7 +226,7 @@ def paths(axes: Axes, seam: Seam, columns: slice, visited: np.ndarray | None = N
         visited: `(N, S)` states of the source dataset, drawn faintly: they show where one can be.
     """
     if visited is not None:
-        axes.scatter(*visited[:, columns].T, s=2, color="#e4e4e4", linewidths=0, zorder=0)
+        axes.scatter(*visited[:, columns].T, s=4, color="#d4d4d4", lw=0, zorder=0, label="states of the source dataset")
     begin, end, entry = seam.begin, seam.end, seam.about["target_step"]
     path = seam.observations[:, columns]
     if seam.source is not None:
@@ -240,5 +241,7 @@ def paths(axes: Axes, seam: Seam, columns: slice, visited: np.ndarray | None = N
     axes.plot(*path[begin : end + 1].T, color=COLOURS["bridge"], lw=3.5, label=label)
     axes.plot(*path[0], "o", color=COLOURS["source"], ms=6, label="start")
     axes.plot(*path[-1], "*", color=COLOURS["target"], ms=12, label="end")
+    goal = seam.observations[-1, columns.stop : columns.stop + 2]  # in alphabetical order, after what is achieved
+    axes.plot(*goal, "x", color="black", ms=9, mew=2, label="goal")
     axes.set(xlabel="x [m]", ylabel="y [m]", aspect="equal")
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
