@@ -37,8 +37,29 @@ _SETTINGS = {
     "stitch.repair_steps": 10,
     "stitch.eta": 0.0,
 }
-TINY = [word for name, value in _SETTINGS.items() for word in ("--set", f"{name}={value}")]
+
+
+def _words(settings):
+    return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+
+
+TINY = _words(_SETTINGS)
 """Options of `augment` that shrink every preset to seconds."""
+
+_JUDGES = {"models.hidden": 16, "models.members": 2, "models.judges": 1}
+_OTHERS = {  # method -> its fits, and its other settings
+    "synther": (
+        ("train", "models.dynamics"),
+        {"hidden": 16, "blocks": 1, "sampler_steps": 4, "chunk": 64, **_JUDGES},
+    ),
+    "tatu": (
+        ("ensemble", "policy", "models.dynamics", "models.termination"),
+        {"hidden": 16, "members": 3, "elites": 2, "horizon": 4, "strictness": 0.3, "chunk": 64, **_JUDGES},
+    ),
+    "resample": ((), {}),
+    "real": ((), {}),
+}
+DEMO = "demo/hopper/medium-replay-v0"
 
 
 def walks(episodes=12, length=30, dtype=np.float32, seed=0, terminate=3):
@@ -95,6 +116,15 @@ def write(parts=None, dataset_id=ID, observation_space=None, action_space=None, 
 def tiny(*words, workers=1):
     """Words of an `augment` command with tiny models."""
     return ["augment", *TINY, "--workers", str(workers), "--threads", "1", *map(str, words)]
+
+
+def other(method, *words, workers=1):
+    """Words of an `augment` command with a tiny method other than DiffStitch; `real` needs a demo dataset."""
+    fits, settings = _OTHERS[method]
+    settings = {f"{fit}.{name}": value for fit in fits for name, value in (_FIT | {"steps": 20}).items()} | settings
+    source = [DEMO, "--demo-steps", 500] if method == "real" else [ID]
+    own = ["--method", method, *_words(settings), "--workers", workers, "--threads", 1]
+    return ["augment", *map(str, [*source, *own, *words])]
 
 
 def invoke(*words):
