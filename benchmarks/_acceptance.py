@@ -146,7 +146,7 @@ def _bundle(setup: Setup) -> tuple[DiffStitch, Models, Source, Any, Path]:
     if setup.budget != 1:
         transform = dataclasses.replace(transform, models=_scaled(transform.models, setup.budget))
     run = Run(directory=setup.directory, device=setup.device, workers=1, threads=1)
-    folder = transform.fit(dataset, run).job.folder
+    folder = transform.fit(dataset, run).job.networks
     bounds: Any = dataset.action_space
     scales = Scales.of(dataset.episodes, bounds.low.ravel(), bounds.high.ravel(), transform.models.diffusion)
     scales = scales.to(setup.device)

@@ -9,8 +9,9 @@ import time
 
 import d3rlpy
 import gymnasium as gym
+import minari
+import numpy as np
 import torch
-from d3rlpy.datasets import get_minari
 from d3rlpy.preprocessing import MinMaxActionScaler, MultiplyRewardScaler, StandardObservationScaler
 
 
@@ -67,6 +68,24 @@ def learner(name: str, settings: dict, episode_length: int) -> d3rlpy.base.Learn
     raise SystemExit(f"d3rlpy has no counterpart of {name!r}")
 
 
+def read(dataset_id: str) -> tuple[d3rlpy.dataset.MDPDataset, gym.Env]:
+    """A Minari dataset as d3rlpy's, and its environment.
+
+    Not by `d3rlpy.datasets.get_minari`: in d3rlpy 2.8.1 it lays the T + 1 observations of each episode beside its T
+    actions, so that states and actions drift apart by one step with each episode.
+    """
+    source = minari.load_dataset(dataset_id)
+    episodes = list(source.iterate_episodes())
+    dataset = d3rlpy.dataset.MDPDataset(
+        observations=np.concatenate([episode.observations[:-1] for episode in episodes]),
+        actions=np.concatenate([episode.actions for episode in episodes]),
+        rewards=np.concatenate([episode.rewards for episode in episodes]),
+        terminals=np.concatenate([episode.terminations for episode in episodes]),
+        timeouts=np.concatenate([episode.truncations for episode in episodes]),
+    )
+    return dataset, source.recover_environment()
+
+
 def play(policy, env: gym.Env, seed: int) -> float:
     """Undiscounted return of one episode; `policy(observation, reward)`."""
     observation, _ = env.reset(seed=seed)
@@ -87,7 +106,7 @@ def main() -> None:
     settings = json.loads(request.settings)
     torch.set_num_threads(1)
     d3rlpy.seed(request.seed)
-    dataset, env = get_minari(request.dataset)
+    dataset, env = read(request.dataset)
     length = env.spec.max_episode_steps if env.spec and env.spec.max_episode_steps else 1000
     algo = learner(request.algo, settings, length).create(device="cpu")
     begin = time.perf_counter()

@@ -196,7 +196,7 @@ def build(spec: EnvSpec) -> gym.Env:
             import gymnasium_robotics
 
             gym.register_envs(gymnasium_robotics)
-        return make_env(spec)  # pyright: ignore[reportArgumentType]
+        return make_env(spec)
     except Exception as error:  # every simulator has its own
         raise SimulatorError(
             f"environment {spec.id} cannot be built ({type(error).__name__}: {error}): install what it needs, such as "

@@ -1,6 +1,7 @@
 """Tables and learning curves from the results.
 
 python benchmarks/report.py                                   Markdown on the screen
+python benchmarks/report.py --suite table1                    a table of the paper
 python benchmarks/report.py --output report.md --plots plots/
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
 import typer
@@ -58,10 +59,19 @@ class Comparison:
         """What `COLUMNS` say."""
         mean, half = self.difference
         values = [f"{np.mean(x):.1f} ± {spread(x):.1f}" for x in (self.original, self.augmented)]
-        between = "unknown (n = 1)" if math.isnan(half) else f"[{mean - half:+.1f}, {mean + half:+.1f}]"
         cell, n = self.cell, len(self.original)
         return (cell.algo, cell.dataset, f"{cell.augmented} ({cell.kind})", cell.ratio, *values, f"{mean:+.1f}",
-                between, str(n))  # fmt: skip
+                bounds(mean, half), str(n))  # fmt: skip
+
+
+def bounds(mean: float, half: float) -> str:
+    """An interval in words; unknown where there is but one seed."""
+    return "unknown (n = 1)" if math.isnan(half) else f"[{mean - half:+.1f}, {mean + half:+.1f}]"
+
+
+def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
 
 
 def spread(values: Sequence[float] | np.ndarray) -> float:
@@ -121,8 +131,7 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
     """A table and its captions."""
     if not comparisons:
         return "No finished pair of original and augmented runs.\n"
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *(comparison.row() for comparison in comparisons)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = grid(COLUMNS, (comparison.row() for comparison in comparisons))
     return table + "\n\n" + "\n".join(f"- {line}" for line in captions(comparisons)) + "\n"
 
 
@@ -171,12 +180,25 @@ def plot(finished: Finished, folder: Path) -> list[Path]:
 
 def main(
     results: Annotated[Path, typer.Option(help="Folder of the JSON lines.")] = DEFAULT_FOLDER,
+    suite: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A suite's table beside the paper's numbers \\[default: all results]."),
+    ] = None,
+    family: Annotated[Literal["demo", "d4rl"], typer.Option(help="Datasets of the suite.")] = "demo",
+    budget: Annotated[str, typer.Option(help="Whose results of the suite.")] = "small",
     output: Annotated[Optional[Path], typer.Option(help="Write the Markdown here \\[default: print it].")] = None,  # noqa: UP045
     plots: Annotated[Optional[Path], typer.Option(help="Folder for learning curves \\[default: none].")] = None,  # noqa: UP045
 ) -> None:
     """Render Markdown tables and learning curves from the results."""
     finished = Results(results).finished()
-    text = markdown(compare(finished))
+    if suite is None:
+        text = markdown(compare(finished))
+    else:
+        from benchmarks import tables  # stands above this module
+        from benchmarks.suites import SUITES, choose
+
+        choose("suite", suite, SUITES)
+        text = tables.markdown(suite, finished, family=family, budget=budget)
     if plots is not None:
         text += "".join(f"\n![{path.stem}]({path})\n" for path in plot(finished, plots))
     if output is None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,23 +26,11 @@ from rich.table import Table
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import data, experiment, report
+from benchmarks import data, experiment, making, report
 from benchmarks.executors import EXECUTORS
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
-from benchmarks.suites import (
-    ALGORITHMS,
-    BUDGETS,
-    DEFAULT_DATASET,
-    SUITES,
-    Budget,
-    Experiment,
-    choose,
-    how_to_get,
-    newest,
-)
-from minari_stitch import demo
+from benchmarks.suites import ALGORITHMS, BUDGETS, DEFAULT_DATASET, SUITES, Budget, Experiment, Family, choose
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, StitchError
-from minari_stitch.ids import exists, parse_id
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 err = Console(stderr=True)
@@ -77,8 +64,13 @@ def main(
     ] = None,
     suite: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help=f"Instead of --algo and --dataset: {', '.join(SUITES)}."),
+        typer.Option(
+            help=f"Instead of --algo and --dataset: {'; '.join(f'{n}: {s.what}' for n, s in SUITES.items())}."
+        ),
     ] = None,
+    family: Annotated[
+        Family, typer.Option(help="Datasets of a suite: demo recipes, or what `minari-stitch import-d4rl` wrote.")
+    ] = "demo",
     executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
     workers: Annotated[Optional[int], typer.Option(help="Processes \\[default: one a core].")] = None,  # noqa: UP045
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -96,21 +88,31 @@ def main(
         count = _positive("seeds", plan.seeds if seeds is None else seeds)
         processes = _positive("workers", (os.cpu_count() or 1) if workers is None else workers)
         if collection:
-            experiments: Sequence[Experiment] = collection.experiments
+            experiments: Sequence[Experiment] = collection.experiments(family)
         else:
             names = ALGORITHMS if algo == "all" else (algo,)
             for name in names:
                 experiment.algorithm(name)
             experiments = [Experiment(algo=name, dataset=dataset, augmented=augmented_dataset) for name in names]
-        make = collection is None or collection.make
         kept = Results(results)
         wanted, missing = [], {}
         for item in experiments:
-            mix = _find(item, make=make, lenient=collection is not None, missing=missing)
-            if mix is not None:
-                wanted += experiment.cells(
-                    item.algo, item.dataset, mix, kind=augmented, ratio=ratio, seeds=range(count), budget=plan
-                )
+            try:
+                mix = making.find(item, lambda text: err.print(text, markup=False))
+            except DatasetNotFoundError as error:
+                if collection is None:
+                    raise
+                missing[item.dataset] = str(error)
+                continue
+            wanted += experiment.cells(
+                item.algo,
+                item.dataset,
+                mix,
+                kind=augmented,
+                ratio=item.ratio or ratio,
+                seeds=range(count),
+                budget=plan,
+            )
         wanted = list(dict.fromkeys(wanted))
         finished = kept.finished()
         pending = [cell for cell in wanted if cell not in finished]
@@ -124,42 +126,6 @@ def main(
                 advance(done)
         finished = kept.finished()
         _print({cell: finished[cell] for cell in wanted if cell in finished}, missing)
-
-
-def _find(item: Experiment, *, make: bool, lenient: bool, missing: dict[str, str]) -> str | None:
-    """The augmented dataset of an experiment, made where it may be; None, and a note, where it is missing.
-
-    Raises:
-        DatasetNotFoundError: It is missing, and this is no suite.
-        StitchError: It cannot be made.
-    """
-    parse_id(item.dataset)
-    found = item.augmented or newest(item.dataset, item.variant)
-    if found is not None and exists(found) and exists(item.dataset):
-        return found
-    if make and item.augmented is None and item.variant == "diffstitch" and demo.is_demo_id(item.dataset):
-        if item.dataset not in demo.RECIPES:
-            demo.ensure(item.dataset)  # says which there are
-        _augment(item.dataset)
-        return newest(item.dataset)
-    lacking = [] if exists(item.dataset) else [(item.dataset, how_to_get(item.dataset))]
-    if found is None or not exists(found):
-        name = found or f"{item.dataset.rpartition('-v')[0]} by {item.variant}"
-        lacking.append((name, how_to_get(item.dataset, item.variant)))
-    if not lenient:
-        words = "; ".join(f"{name!r} is not local: run `{how}`" for name, how in lacking)
-        raise DatasetNotFoundError(f"{words}. Demo datasets need no network (`minari-stitch demo list`).")
-    missing |= dict(lacking)
-    return None
-
-
-def _augment(dataset: str) -> None:
-    """Run `minari-stitch augment` on a demo dataset, which makes that one too."""
-    err.print(f"Making [bold]{dataset}[/] and its stitched version, once: minari-stitch augment {dataset}")
-    code = "import sys; from minari_stitch.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code, "augment", dataset], stdout=sys.stderr)
-    if done.returncode:
-        raise StitchError(f"`minari-stitch augment {dataset}` failed: run it alone to see why")
 
 
 def _adapted(budget: Budget, *, steps: int | None, episodes: int | None, last: int | None) -> Budget:
@@ -204,8 +170,8 @@ def _print(finished: dict[Cell, dict], missing: dict[str, str]) -> None:
         out.print(table)
         for line in report.captions(comparisons):
             out.print(line, highlight=False)
-    for name, how in missing.items():
-        out.print(f"[yellow]Missing:[/] {name}: {how}", highlight=False)
+    for why in missing.values():
+        out.print(f"[yellow]Missing:[/] {why}", highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -290,8 +290,7 @@ def _tables(models: ModelConfig, setup: Setup, n_steps: int) -> tuple[Tables, Ep
     episodes = Episodes.from_list(walk(n_steps, n_steps // 500))
     limit = np.ones(3, np.float32)
     scales = Scales.of(episodes, -limit, limit, models.diffusion).to(setup.device)
-    split = torch.Generator(setup.device).manual_seed(0)
-    return Tables(episodes, scales, models, 0.99, split), episodes
+    return Tables(episodes, scales, models, 0.99, 0), episodes
 
 
 def _ours(

@@ -1,19 +1,16 @@
-"""What is run: budgets, suites of experiments, and which local datasets serve them."""
+"""What is run: budgets, and suites of experiments: each table and figure of the paper by name."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from minari_stitch.errors import StitchError
-from minari_stitch.ids import datasets_path, exists, parse_id
+from minari_stitch.presets import METHODS, MethodName
 
 ALGORITHMS = ("dt", "iql", "td3_bc", "bc")
 DEFAULT_DATASET = "demo/hopper/medium-replay-v0"
-VARIANTS = {"diffstitch": "stitched", "ser": "ser", "tatu": "tatu"}
-"""Name of a method -> suffix of the datasets it writes."""
 
 
 class UnknownNameError(StitchError):
@@ -80,6 +77,34 @@ BUDGETS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True, order=True)
+class Variant:
+    """A way to augment a dataset.
+
+    Attributes:
+        method: As `minari-stitch augment --method` takes it.
+        label: Sets the id of what it writes apart from that of the method's defaults.
+        options: Further options of `minari-stitch augment`.
+    """
+
+    method: MethodName = "diffstitch"
+    label: str = ""
+    options: tuple[str, ...] = ()
+
+    @property
+    def suffix(self) -> str:
+        """What the names of the datasets it writes end with, before the version."""
+        return f"{METHODS[self.method].suffix}{'-' if self.label else ''}{self.label}"
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{METHODS[self.method].name}{', ' if self.label else ''}{self.label.replace('-', ' ')}"
+
+
+DIFFSTITCH = Variant()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One learner on one dataset, alone and mixed with what one method made of it.
@@ -87,14 +112,20 @@ class Experiment:
     Attributes:
         algo: Name of the learner.
         dataset: Original dataset.
-        variant: Method that augmented it, see `VARIANTS`.
+        variant: How it is augmented.
+        ratio: Original : augmented; that of the command line where it is None.
         augmented: Id of the augmented dataset; by default the newest version of that variant.
     """
 
     algo: str
     dataset: str
-    variant: str = "diffstitch"
+    variant: Variant = DIFFSTITCH
+    ratio: str | None = None
     augmented: str | None = None
+
+
+Family = Literal["demo", "d4rl"]
+"""Where a suite's datasets come from: our own recipes, or files of D4RL (`minari-stitch import-d4rl`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,35 +133,101 @@ class Suite:
     """Experiments under a name.
 
     Attributes:
-        experiments: What is run.
+        experiments: What is run, for a family of datasets.
         budget: Name of its default budget.
-        make: Make missing demo datasets and their stitched versions instead of reporting them as missing.
+        what: In words.
     """
 
-    experiments: tuple[Experiment, ...]
+    experiments: Callable[[Family], tuple[Experiment, ...]]
+    what: str
     budget: str = "small"
-    make: bool = True
 
 
-_LOCOMOTION = [f"demo/{env}/{quality}-v0" for env in ("halfcheetah", "hopper", "walker2d") for quality in (
-    "medium", "medium-replay", "medium-expert")]  # fmt: skip
-_PEN = ["D4RL/pen/human-v2", "D4RL/pen/cloned-v2"]
+def dataset(family: Family, env: str, quality: str) -> str:
+    """Id of a dataset of the paper; the demo recipes have no people, so a replay buffer stands for pen-human."""
+    if family == "d4rl":
+        return f"d4rl/{env}/{quality}-{'v1' if env == 'pen' else 'v2'}"
+    stand_in = {"human": "medium-replay", "cloned": "medium"}
+    return f"demo/{env}/{stand_in.get(quality, quality)}-v0"
+
+
+def subset(dataset_id: str, percent: int = 20) -> str:
+    """Id of a share of a dataset, as `minari-stitch mix ID --fraction` names it."""
+    name, _, _ = dataset_id.rpartition("-v")
+    return f"{name}-{percent}pct-v0"
+
+
+_ENVS = ("halfcheetah", "hopper", "walker2d")
+_QUALITIES = ("medium-expert", "medium", "medium-replay")
+_BASELINES = (DIFFSTITCH, Variant(method="synther"), Variant(method="tatu"))
+_CONTROLS = (Variant(method="resample"), Variant(method="real"))
+_FIXED = ("--set", "stitch.fixed_steps=40", "--set", "models.diffusion.horizon=44")
+_UNQUALIFIED = ("--delta", "1e9", "--set", "qualify.termination=1")
+
+
+def _each(datasets: list[str], variants: Mapping[Any, tuple[Variant, ...]]) -> tuple[Experiment, ...]:
+    return tuple(
+        Experiment(algo=algo, dataset=dataset_id, variant=variant)
+        for dataset_id in datasets
+        for algo, chosen in variants.items()
+        for variant in chosen
+    )
+
+
+def _all_learners(_: Family) -> tuple[Experiment, ...]:
+    return _each([DEFAULT_DATASET], dict.fromkeys(ALGORITHMS, (DIFFSTITCH,)))
+
+
+def _methods(_: Family) -> tuple[Experiment, ...]:
+    everything = (*_BASELINES, *_CONTROLS)
+    return _each([DEFAULT_DATASET], {"iql": everything, "td3_bc": everything, "dt": (DIFFSTITCH, *_CONTROLS)})
+
+
+def _table1(family: Family) -> tuple[Experiment, ...]:
+    locomotion = [dataset(family, env, quality) for quality in _QUALITIES for env in _ENVS]
+    pen = [dataset(family, "pen", quality) for quality in ("human", "cloned")]
+    # What SER and TATU make are no trajectories: the paper trains no DT on them.
+    return _each(locomotion + pen, {"iql": _BASELINES, "td3_bc": _BASELINES, "dt": (DIFFSTITCH,)})
+
+
+def _table2(family: Family) -> tuple[Experiment, ...]:
+    return tuple(
+        Experiment(algo=algo, dataset=dataset(family, "halfcheetah", "medium-expert"), ratio=ratio)
+        for ratio in ("0:1", "1:2", "1:1", "2:1", "4:1")
+        for algo in ("td3_bc", "iql", "dt")
+    )
+
+
+def _table3(family: Family) -> tuple[Experiment, ...]:
+    deltas = tuple(Variant(label=f"delta-{delta}", options=("--delta", str(delta))) for delta in (1, 2, 3, 4))
+    learners = dict.fromkeys(("td3_bc", "iql", "dt"), deltas)
+    return _each([dataset(family, "halfcheetah", "medium-expert")], learners)
+
+
+def _table4(family: Family) -> tuple[Experiment, ...]:
+    pairs = (("halfcheetah", "medium-expert"), ("hopper", "medium-replay"))
+    learners = {"iql": _BASELINES, "td3_bc": _BASELINES, "dt": (DIFFSTITCH,)}
+    return _each([subset(dataset(family, env, quality)) for env, quality in pairs], learners)
+
+
+def _figure5(family: Family) -> tuple[Experiment, ...]:
+    variants = (
+        DIFFSTITCH,
+        Variant(label="no-estimation", options=_FIXED),
+        Variant(label="no-qualification", options=_UNQUALIFIED),
+    )
+    return _each([dataset(family, "hopper", q) for q in _QUALITIES], {"td3_bc": variants, "iql": variants})
+
 
 SUITES = {
-    "smoke": Suite(
-        experiments=tuple(Experiment(algo=algo, dataset=DEFAULT_DATASET) for algo in ALGORITHMS), budget="smoke"
-    ),
-    "demo": Suite(experiments=tuple(Experiment(algo=algo, dataset=DEFAULT_DATASET) for algo in ALGORITHMS)),
-    "table1": Suite(
-        experiments=tuple(
-            Experiment(algo=algo, dataset=dataset, variant=variant)
-            for dataset in _LOCOMOTION + _PEN
-            for algo in ("iql", "td3_bc", "dt")
-            for variant in VARIANTS
-        ),
-        budget="paper",
-        make=False,
-    ),
+    "smoke": Suite(experiments=_all_learners, what="does everything run?", budget="smoke"),
+    "demo": Suite(experiments=_all_learners, what="every learner on one demo dataset"),
+    "methods": Suite(experiments=_methods, what="every method and control on one demo dataset"),
+    "table1": Suite(experiments=_table1, what="the paper's main result"),
+    "table2": Suite(experiments=_table2, what="ratios of original to augmented data"),
+    "table3": Suite(experiments=_table3, what="qualification thresholds"),
+    "table4": Suite(experiments=_table4, what="a fifth of the data"),
+    "figure5": Suite(experiments=_figure5, what="without augmentation, step estimation, qualification"),
 }
 
 
@@ -143,29 +240,3 @@ def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
     if name not in table:
         raise UnknownNameError(f"there is no {kind} {name!r}: choose one of {', '.join(table)}")
     return table[name]
-
-
-def newest(dataset_id: str, variant: str = "diffstitch") -> str | None:
-    """The newest local version of what a method made of a dataset.
-
-    Raises:
-        DatasetIdError: The id is malformed.
-    """
-    namespace, name = parse_id(dataset_id)
-    folder = datasets_path() / (namespace or "")
-    pattern = re.compile(rf"{re.escape(name)}-{VARIANTS[variant]}-v(\d+)")
-    found = [match for path in folder.glob("*") if (match := pattern.fullmatch(path.name))]
-    ids = [(int(match[1]), f"{namespace}/{match[0]}" if namespace else match[0]) for match in found]
-    return max(((number, id) for number, id in ids if exists(id)), default=(0, None))[1]
-
-
-def how_to_get(dataset_id: str, variant: str | None = None) -> str:
-    """What to do about a dataset that is not local (a `variant` of it, where one is named)."""
-    if variant == "diffstitch":
-        return f"minari-stitch augment {dataset_id}"
-    if variant is not None:
-        name = dataset_id.rpartition("-v")[0]
-        return f"write what {variant.upper()} makes of it as {name}-{VARIANTS[variant]}-v0"
-    if dataset_id.startswith("demo/"):
-        return f"minari-stitch augment {dataset_id} (it makes both)"
-    return f"minari download {dataset_id}"

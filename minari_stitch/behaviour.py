@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from minari_stitch.errors import StitchError
 
@@ -103,12 +104,16 @@ def play_episode(env: gym.Env, policy: Policy, *, seed: int | None = None) -> di
     }
 
 
-def make_env(env_id: str) -> gym.Env:
+def make_env(env: str | EnvSpec) -> gym.Env:
     """Make a MuJoCo environment without the wrappers that only check.
+
+    Args:
+        env: Gymnasium id, or a specification with settings of its own.
 
     Raises:
         StitchError: If MuJoCo is not installed.
     """
+    env_id = env if isinstance(env, str) else env.id
     try:
         import mujoco
     except ImportError as error:
@@ -124,6 +129,6 @@ def make_env(env_id: str) -> gym.Env:
             import gymnasium_robotics
         gym.register_envs(gymnasium_robotics)
     try:
-        return gym.make(env_id, disable_env_checker=True)
+        return gym.make(env, disable_env_checker=True)
     finally:
         set_warning(None)

@@ -10,9 +10,10 @@ import pendulum
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import executors, experiment, run
+from benchmarks import executors, experiment, making, run
+from benchmarks.making import newest
 from benchmarks.results import Results
-from benchmarks.suites import BUDGETS, SUITES, newest
+from benchmarks.suites import BUDGETS
 from minari_stitch import minari_io
 
 
@@ -163,21 +164,22 @@ def test_an_augmented_dataset_without_its_source(command, datasets_path):
     assert result.exit_code == 1 and f"'{pendulum.ID}' is not local: run `minari download" in result.output
 
 
-def test_table1_says_what_is_missing(tmp_path):
-    result = invoke("--suite", "table1", "--results", tmp_path, "--device", "cpu")
+def test_a_suite_says_what_is_missing(tmp_path):
+    result = invoke("--suite", "table1", "--family", "d4rl", "--results", tmp_path, "--device", "cpu")
     assert result.exit_code == 0, result.output
-    assert len(SUITES["table1"].experiments) == 11 * 3 * 3
-    assert len({e.dataset for e in SUITES["table1"].experiments}) == 11
     printed = re.sub(r"\s+", " ", result.stdout)
-    assert "Missing: D4RL/pen/human-v2: minari download D4RL/pen/human-v2" in printed
-    assert "demo/walker2d/medium-expert by ser: write what SER makes of it" in printed
+    assert printed.count("Missing:") == 11
+    assert "run `minari-stitch import-d4rl hopper_medium_replay-v2.hdf5 --env hopper`" in printed
+    assert "run `minari-stitch import-d4rl pen_human-v1.hdf5 --env pen`" in printed
 
 
 def test_demo_datasets_are_made(command, monkeypatch):
-    """Only demo ids, by the command itself."""
+    """By the command itself, the augmented ones with the options of their variant."""
     calls = []
+    monkeypatch.setattr(making.demo, "ensure", lambda dataset_id: None)
+    monkeypatch.setattr(making, "exists", lambda dataset_id: dataset_id == "demo/hopper/medium-v0")
     monkeypatch.setattr(
-        run.subprocess, "run", lambda words, **_: calls.append(words) or types.SimpleNamespace(returncode=7)
+        making.subprocess, "run", lambda words, **_: calls.append(words) or types.SimpleNamespace(returncode=7)
     )
     result = command("--dataset", "demo/hopper/medium-v0")
     assert result.exit_code == 1 and "`minari-stitch augment demo/hopper/medium-v0` failed" in result.output

@@ -1,0 +1,122 @@
+"""Which local datasets serve an experiment, and how those that are missing are made."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from benchmarks.suites import DIFFSTITCH, Experiment, Variant
+from minari_stitch import demo
+from minari_stitch.errors import DatasetNotFoundError, StitchError
+from minari_stitch.ids import datasets_path, exists, parse_id
+
+_SUBSET = re.compile(r"(?P<name>.+)-(?P<percent>\d+)pct-v0")
+
+
+def newest(dataset_id: str, variant: Variant = DIFFSTITCH) -> str | None:
+    """The newest local version of what a method made of a dataset.
+
+    Raises:
+        DatasetIdError: The id is malformed.
+    """
+    namespace, name = parse_id(dataset_id)
+    folder = datasets_path() / (namespace or "")
+    pattern = re.compile(rf"{re.escape(name)}-{variant.suffix}-v(\d+)")
+    found = [match for path in folder.glob("*") if (match := pattern.fullmatch(path.name))]
+    ids = [(int(match[1]), f"{namespace}/{match[0]}" if namespace else match[0]) for match in found]
+    return max(((number, id) for number, id in ids if exists(id)), default=(0, None))[1]
+
+
+def commands(dataset_id: str, variant: Variant | None = None) -> list[list[str]]:
+    """Words of the `minari-stitch` commands that make a dataset, or a variant of it, from what can be had.
+
+    An empty list stands for what only its owner can provide.
+    """
+    if variant is not None:
+        words = ["augment", dataset_id]
+        if variant.method != "diffstitch":
+            words += ["--method", variant.method]
+        name, _, _ = dataset_id.rpartition("-v")
+        if variant.label:
+            words += [*variant.options, "--dataset-id", f"{name}-{variant.suffix}-v0"]
+        return [words]
+    if match := _SUBSET.fullmatch(dataset_id):
+        return [["mix", _whole(match["name"]), "--fraction", f"{int(match['percent']) / 100:g}"]]
+    return []
+
+
+def ensure(dataset_id: str, say: Callable[[str], None]) -> bool:
+    """Make a demo dataset or a share of a dataset, if it is missing; whether it is there now.
+
+    Raises:
+        StitchError: It cannot be made.
+    """
+    if exists(dataset_id):
+        return True
+    if dataset_id in demo.RECIPES:
+        say(f"Rolling out {dataset_id}, once.")
+        demo.ensure(dataset_id)
+        return True
+    match = _SUBSET.fullmatch(dataset_id)
+    if match is None or not ensure(_whole(match["name"]), say):
+        return False
+    _run(commands(dataset_id)[0], say)
+    return True
+
+
+def find(item: Experiment, say: Callable[[str], None]) -> str:
+    """The augmented dataset of an experiment, made if it is missing and its source can be had.
+
+    Raises:
+        DatasetNotFoundError: Something is missing and cannot be made.
+        StitchError: Something cannot be made.
+    """
+    parse_id(item.dataset)
+    if demo.is_demo_id(item.dataset) and not exists(item.dataset) and not _SUBSET.fullmatch(item.dataset):
+        demo.ensure(item.dataset)  # or says which there are
+    found = item.augmented or newest(item.dataset, item.variant)
+    if not ensure(item.dataset, say):
+        raise DatasetNotFoundError(
+            f"{item.dataset!r} is not local: run `{how_to_get(item.dataset)}`. Demo datasets need no network "
+            "(`minari-stitch demo list`)."
+        )
+    if found is not None and not exists(found):
+        raise DatasetNotFoundError(f"{found!r} is not local: run `minari-stitch augment {item.dataset}`")
+    if found is None:
+        for words in commands(item.dataset, item.variant):
+            _run(words, say)
+        found = newest(item.dataset, item.variant)
+        assert found is not None, "augment writes the next version"
+    return found
+
+
+def how_to_get(dataset_id: str) -> str:
+    """What to do about a dataset that is not local and that nobody here can make."""
+    if match := _SUBSET.fullmatch(dataset_id):
+        return how_to_get(_whole(match["name"]))
+    if dataset_id.startswith("d4rl/"):
+        env, _, rest = dataset_id.removeprefix("d4rl/").partition("/")
+        quality, _, version = rest.rpartition("-v")
+        return f"minari-stitch import-d4rl {env}_{quality.replace('-', '_')}-v{version}.hdf5 --env {env}"
+    return f"minari download {dataset_id}"
+
+
+def _whole(name: str) -> str:
+    """Id of the dataset that a share was taken of: the newest local version, else the first."""
+    namespace, _, short = name.rpartition("/")
+    versions = [int(path.name.rpartition("-v")[2]) for path in (datasets_path() / namespace).glob(f"{short}-v*")]
+    if name.startswith("d4rl/"):
+        versions = versions or [1 if "/pen/" in name else 2]
+    return f"{name}-v{max(versions, default=0)}"
+
+
+def _run(words: Sequence[str], say: Callable[[str], None]) -> None:
+    """Run `minari-stitch` in a process of its own."""
+    command = f"minari-stitch {' '.join(words)}"
+    say(f"Making it, once: {command}")
+    code = "import sys; from minari_stitch.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, *words], stdout=sys.stderr)
+    if done.returncode:
+        raise StitchError(f"`{command}` failed: run it alone to see why")

@@ -1,0 +1,160 @@
+"""Suites: what they hold, how missing datasets are made, and their tables beside the paper's numbers."""
+
+import pytest
+import toy
+from typer.testing import CliRunner
+
+from benchmarks import making, paper, report, run, tables
+from benchmarks.results import Cell
+from benchmarks.suites import SUITES, Experiment, Variant, dataset, subset
+
+FAMILIES = ("demo", "d4rl")
+PAPER = ("table1", "table2", "table3", "table4")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_suites_hold_what_the_paper_runs(family):
+    sizes = {name: len(suite.experiments(family)) for name, suite in SUITES.items()}
+    assert sizes == {
+        **{"smoke": 4, "demo": 4, "methods": 5 + 5 + 3},
+        **{"table1": 11 * 7, "table2": 5 * 3, "table3": 4 * 3, "table4": 2 * 7, "figure5": 3 * 2 * 3},
+    }
+    for name in PAPER:
+        experiments = SUITES[name].experiments(family)
+        assert len(set(experiments)) == len(experiments)
+        assert all(e.dataset.startswith(f"{family}/") for e in experiments)
+
+
+def test_every_number_of_the_paper_has_a_place():
+    """Each printed score belongs to an experiment on D4RL's data or to its original side, and the other way round."""
+    for name in PAPER:
+        keys = set()
+        for item in SUITES[name].experiments("d4rl"):
+            which = tables._which(item.dataset)
+            keys |= {
+                (item.algo, which, "original", "1:0"),
+                (item.algo, which, item.variant.suffix, item.ratio or "4:1"),
+            }
+        printed = paper.scores(name)
+        assert set(printed) <= keys
+        if name in ("table1", "table2", "table4"):
+            assert set(printed) == keys
+    assert paper.scores("table1")["iql", "hopper/medium-replay", "stitched", "4:1"] == "102.1±0.4"
+    assert paper.scores("table4")["dt", "hopper/medium-replay", "original", "1:0"] == "49.3±8.3"
+    assert len(paper.scores("table1")) == 110 and not paper.scores("figure5")
+
+
+def test_ids():
+    assert dataset("d4rl", "pen", "human") == "d4rl/pen/human-v1"
+    assert dataset("demo", "pen", "human") == "demo/pen/medium-replay-v0"
+    assert subset("d4rl/hopper/medium-v2") == "d4rl/hopper/medium-20pct-v0"
+    assert Variant(method="synther", label="x-1").suffix == "ser-x-1"
+    assert making.how_to_get("d4rl/hopper/medium-replay-20pct-v0").endswith("hopper_medium_replay-v2.hdf5 --env hopper")
+
+
+def test_words_that_make_a_dataset(datasets_path):
+    assert making.commands("aa/b-v0", Variant()) == [["augment", "aa/b-v0"]]
+    assert making.commands("aa/b-v0", Variant(method="tatu")) == [["augment", "aa/b-v0", "--method", "tatu"]]
+    labelled = Variant(label="delta-3", options=("--delta", "3"))
+    (words,) = making.commands("aa/b-v1", labelled)
+    assert words == ["augment", "aa/b-v1", "--delta", "3", "--dataset-id", "aa/b-stitched-delta-3-v0"]
+    assert making.commands("aa/b-20pct-v0") == [["mix", "aa/b-v0", "--fraction", "0.2"]]
+    (datasets_path / "aa" / "b-v2").mkdir(parents=True)
+    assert making.commands("aa/b-20pct-v0") == [["mix", "aa/b-v2", "--fraction", "0.2"]]
+    assert making.commands("aa/b-v0") == []
+
+
+def test_a_share_and_a_labelled_variant_are_made_with_their_own_ids(monkeypatch):
+    toy.write()
+    said = []
+
+    def run(words, say):
+        say(" ".join(words))
+        toy.ok(*(toy.tiny()[:1] + words[1:] + toy.tiny("--steps", 100)[1:] if words[0] == "augment" else words))
+
+    monkeypatch.setattr(making, "_run", run)
+    share = subset(toy.ID, 50)
+    variant = Variant(label="all", options=("--delta", "1e9"))
+    found = making.find(Experiment(algo="bc", dataset=share, variant=variant), said.append)
+    assert (share, found) == ("toy/walk-50pct-v0", "toy/walk-50pct-stitched-all-v0")
+    assert [words.split()[0] for words in said] == ["mix", "augment"]
+    assert making.find(Experiment(algo="bc", dataset=share, variant=variant), said.append) == found and len(said) == 2
+
+
+def finished(suite, family, scores):
+    """Results of experiments: one list of scores by seed for the original data and one for the augmented."""
+    records = {}
+    for item, (originals, mixed) in scores.items():
+        assert item in SUITES[suite].experiments(family)
+        name = item.dataset.rpartition("-v")[0]
+        mix = {"augmented": f"{name}-{item.variant.suffix}-v0", "kind": "episodes", "ratio": item.ratio or "4:1"}
+        for extra, values in (({}, originals), (mix, mixed)):
+            for seed, score in enumerate(values):
+                cell = Cell(algo=item.algo, dataset=item.dataset, protocol="the last, of 2", seed=seed, **extra)
+                records[cell] = {"score": score, "curve": [[1, score]], "reference": {"source": "dataset"}}
+    return records
+
+
+def test_a_table_beside_the_paper():
+    experiments = SUITES["table2"].experiments("demo")
+    half, whole = (next(e for e in experiments if (e.algo, e.ratio) == ("iql", r)) for r in ("1:2", "4:1"))
+    text = tables.markdown(
+        "table2", finished("table2", "demo", {half: ([1.0, 3.0], [2.0, 6.0]), whole: ([1.0, 3.0], [5.0, 7.0])})
+    )
+    rows = [line for line in text.splitlines() if line.startswith("| demo")]
+    name = "demo/halfcheetah/medium-expert-v0"
+    assert rows == [
+        f"| {name} | iql | original | 1:0 | 2.0 ± 1.4 | 2 |  | 92.7±2.5 |",
+        f"| {name} | iql | DiffStitch | 1:2 | 4.0 ± 2.8 | 2 | [-10.7, +14.7] | 91.5±3.7 |",
+        f"| {name} | iql | DiffStitch | 4:1 | 6.0 ± 1.4 | 2 | [+4.0, +4.0] | 94.4±1.4 |",
+    ]
+    assert "2 of 15 comparisons are finished" in text and "Paper, D4RL" in text
+    assert "No finished pair" in tables.markdown("table2", {}) and "No finished pair" in tables.markdown(
+        "table2", finished("table2", "demo", {half: ([1.0], [2.0])}), budget="paper"
+    )
+
+
+def test_averages_are_over_datasets_that_have_everything():
+    experiments = [e for e in SUITES["table4"].experiments("demo") if e.algo == "iql"]
+    scores = {item: ([10.0 * i], [20.0 * i]) for i, item in enumerate(experiments)}
+    first, second = experiments[:3], experiments[3:]
+    for group in (first, second):  # the original side is the same for the methods on a dataset
+        for item in group:
+            scores[item] = (scores[group[0]][0], scores[item][1])
+    text = tables.markdown("table4", finished("table4", "demo", scores))
+    assert "| average of 2 datasets | iql | original | 1:0 | 15.0 |" in text
+    assert "| average of 2 datasets | iql | SER | 4:1 | 50.0 |" in text
+    scores.pop(second[2])
+    assert "average" not in tables.markdown("table4", finished("table4", "demo", scores))
+
+
+def test_the_report_prints_a_suite(tmp_path, capsys):
+    report.main(results=tmp_path, suite="table3")
+    assert "No finished pair of runs of suite 'table3'" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", [*PAPER, "figure5", "methods"])
+def test_a_suite_runs_end_to_end(suite, tmp_path, monkeypatch):
+    """Real environments and the real command line, with tiny datasets, networks and budgets."""
+    from minari_stitch import demo
+
+    def run_tiny(words, say):
+        method = words[words.index("--method") + 1] if "--method" in words else "diffstitch"
+        if words[0] == "augment":
+            tiny = toy.tiny("--delta", 1e6) if method == "diffstitch" else ["augment", *toy.METHODS[method]]
+            words = [*tiny, *words[1:], "--steps", 200, "--workers", 1]
+        toy.ok(*words)
+
+    monkeypatch.setattr(making, "_run", run_tiny)
+    monkeypatch.setattr(demo, "DEFAULT_STEPS", 3000)
+    ensure = demo.ensure
+    monkeypatch.setattr(demo, "ensure", lambda dataset_id: ensure(dataset_id, workers=1))
+    experiments = SUITES[suite].experiments("demo")
+    results = tmp_path / "results"
+    words = ["--suite", suite, "--budget", "smoke", "--seeds", "2", "--results", str(results), "--workers", "2"]
+    done = CliRunner().invoke(run.app, [*words, "--device", "cpu"])
+    assert done.exit_code == 0 and "Missing" not in done.stdout, done.output
+    text = tables.markdown(suite, report.Results(results).finished(), budget="smoke")
+    print(text)
+    assert f"{len(experiments)} of {len(experiments)} comparisons are finished" in text
