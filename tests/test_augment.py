@@ -1,5 +1,6 @@
 """Reading, training, stitching, qualifying and writing as one: what a stitched dataset promises."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -460,6 +461,216 @@ def test_the_number_of_workers_changes_nothing(stitched, tmp_path):
     words = toy.tiny(toy.ID, "--delta", toy.DELTA, "--run-dir", tmp_path / "fresh", workers=2)
     toy.ok(*words)
     assert fingerprint("toy/walk-stitched-v1") == fingerprint(toy.STITCHED)
+
+
+# Other methods
+
+METHODS = {"synther": ("SER", "ser"), "tatu": ("TATU", "tatu"), "resample": ("resample", "resampled")}
+METHODS["real"] = ("real", "real")
+LEARNED = ["synther", "tatu"]
+STEPS = 150
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """A datasets folder with what each of the other methods makes, and what it printed."""
+    path = tmp_path_factory.mktemp("others") / "datasets"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(path))
+        toy.write()
+        return path, {method: json.loads(toy.ok(*toy.other(method, "--steps", STEPS, "--json")).stdout)
+                      for method in METHODS}  # fmt: skip
+
+
+@pytest.fixture
+def made_otherwise(others, datasets_path):
+    """The same in this test's own folder."""
+    shutil.copytree(others[0], datasets_path, copy_function=shutil.copy2)
+    return others[1]
+
+
+def again(method, *words, **kwargs):
+    return json.loads(toy.ok(*toy.other(method, "--steps", STEPS, "--json", *words, **kwargs)).stdout)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_writes_a_whole_dataset_that_says_what_it_is(made_otherwise, method):
+    name, suffix = METHODS[method]
+    result, source_id = made_otherwise[method], toy.DEMO if method == "real" else toy.ID
+    assert result["dataset_id"] == source_id.replace("-v0", f"-{suffix}-v0")
+    minari_io.check(result["dataset_id"])
+    source, made = minari.load_dataset(source_id), minari.load_dataset(result["dataset_id"])
+    assert (made.total_episodes, made.total_steps) == (result["n_episodes"], result["n_steps"])
+    assert made.total_steps >= STEPS
+    assert made.observation_space == source.observation_space and made.action_space == source.action_space
+    assert made.env_spec == source.env_spec
+    record = read(result["dataset_id"]).metadata[METADATA_KEY]
+    assert (record["method"], record["source"], record["seed"]) == (name, source_id, 0)
+    assert record["source_fingerprint"] == fingerprint(source_id) and record["include_original"] is False
+    assert record["report"] == result["report"] and record["config"]["discount"] == DISCOUNT
+    assert made.storage.metadata["algorithm_name"] == name
+    description = made.storage.metadata["description"]
+    assert f"made from {source_id} by {name}; seed 0" in description and "delta" not in description
+    if method == "tatu":
+        assert record["config"]["members"] == 3 and record["config"]["ensemble"]["steps"] == 20
+    for part in read(result["dataset_id"]).episodes:
+        returns = column(part, "return_to_go")
+        np.testing.assert_allclose(returns, [discounted(part["rewards"][t:]) for t in range(len(returns))], atol=1e-6)
+
+
+def assert_same(one, two):
+    one, two = (read(each["dataset_id"]).episodes for each in (one, two))
+    assert one.fingerprint() == two.fingerprint() and list(one.metadata) == list(two.metadata)
+    for name, info in one.infos.items():
+        np.testing.assert_array_equal(two.infos[name], info, err_msg=name)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_the_same_arrays_for_the_same_seed(made_otherwise, tmp_path, method):
+    assert_same(made_otherwise[method], again(method, "--run-dir", tmp_path / "fresh"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_number_of_workers_changes_nothing_of_any_method(made_otherwise, run_directory_of_toy, method):
+    for folder in run_directory_of_toy.glob("chunks-*"):
+        shutil.rmtree(folder)
+    if method == "synther":  # of one method the networks too: each start of a worker takes seconds
+        for folder in run_directory_of_toy.glob("models-*"):
+            shutil.rmtree(folder)
+    assert_same(made_otherwise[method], again(method, workers=2))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_draws_by_its_seed(made_otherwise, method):
+    result = again(method, "--seed", 1)
+    assert fingerprint(result["dataset_id"]) != fingerprint(made_otherwise[method]["dataset_id"])
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_more_steps_reuse_networks_and_chunks_and_only_add_episodes(made_otherwise, run_directory_of_toy, method):
+    before = kept(run_directory_of_toy)
+    result = json.loads(toy.ok(*toy.other(method, "--steps", 4 * STEPS, "--json")).stdout)
+    after = kept(run_directory_of_toy)
+    assert networks(before) == networks(after) and chunks(before).items() < chunks(after).items()
+    few, many = (read(each["dataset_id"]).episodes for each in (made_otherwise[method], result))
+    assert many.select(range(len(few))).fingerprint() == few.fingerprint() and len(many) > len(few)
+
+
+@pytest.fixture
+def run_directory_of_toy(made_otherwise):
+    return default_run_directory(minari_io.read(toy.ID))
+
+
+@pytest.mark.parametrize(
+    ("method", "word", "trains"),
+    [
+        ("synther", "sampler_steps=5", False),
+        ("synther", "train.steps=25", True),
+        ("synther", "whitening=columns", True),
+        ("synther", "noise.largest=50", True),
+        ("tatu", "strictness=0.2", False),
+        ("tatu", "pessimism=2", False),
+        ("tatu", "discount=0.9", False),
+        ("tatu", "elites=1", False),
+        ("tatu", "policy.steps=25", True),
+        ("tatu", "members=4", True),
+    ],
+)
+def test_a_changed_setting_of_a_method_reuses_nothing_that_depends_on_it(
+    made_otherwise, run_directory_of_toy, method, word, trains
+):
+    before = kept(run_directory_of_toy)
+    result = again(method, "--set", word)
+    after = kept(run_directory_of_toy)
+    assert networks(before).items() <= networks(after).items()
+    assert chunks(before).items() < chunks(after).items()
+    new = {name.split("/")[0].split("-")[0] for name in after.keys() - before.keys()}
+    assert new == ({"models", "chunks"} if trains else {"chunks"})
+    assert fingerprint(result["dataset_id"]) != fingerprint(made_otherwise[method]["dataset_id"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_shown(made_otherwise, method):
+    dataset_id, report = made_otherwise[method]["dataset_id"], made_otherwise[method]["report"]
+    shown = json.loads(toy.ok("show", dataset_id, "--json").stdout)
+    assert shown["report"] == report and shown["bridges"] == {} and shown["method"] == METHODS[method][0]
+    text = toy.ok("show", dataset_id).stdout
+    assert f"{dataset_id}: {METHODS[method][0]} of" in text
+    for name in report.keys() - {"acceptance"}:
+        assert name.replace("_", " ") in text, name
+    assert ("Acceptance by delta" in text) == (method in LEARNED)
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_what_a_method_made_can_be_filtered(made_otherwise, method):
+    whole = read(made_otherwise[method]["dataset_id"]).episodes
+    errors = np.array([max(about["dynamics_error"], about["disagreement"]) for about in whole.metadata])
+    delta = float(np.median(errors))
+    result = json.loads(toy.ok("filter", made_otherwise[method]["dataset_id"], "--delta", delta, "--json").stdout)
+    made = read(result["dataset_id"])
+    minari_io.check(result["dataset_id"])
+    assert result["n_episodes"] == (errors < delta).sum() == len(made.episodes) > 10
+    assert made.episodes.fingerprint() == whole.select(np.flatnonzero(errors < delta)).fingerprint()
+    assert made.metadata[METADATA_KEY]["config"]["qualify"] == {"delta": delta}
+    looser = toy.invoke("filter", result["dataset_id"], "--delta", 2 * delta)
+    assert looser.exit_code == 1 and "ConfigError: delta=" in looser.stderr
+    strict = toy.invoke("filter", result["dataset_id"], "--delta", errors.min() / 2)
+    assert strict.exit_code == 1 and "LowAcceptanceError" in strict.stderr
+
+
+@pytest.mark.parametrize("method", ["resample", "real"])
+def test_real_steps_are_not_filtered(made_otherwise, method):
+    before = minari_io.local_ids()
+    result = toy.invoke("filter", made_otherwise[method]["dataset_id"], "--delta", 1)
+    assert result.exit_code == 1 and minari_io.local_ids() == before
+    assert f"was made by {method}: it holds real steps, all consistent" in result.stderr
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_write_the_source_too(made_otherwise, method):
+    result = again(method, "--include-original")
+    source = read(toy.DEMO if method == "real" else toy.ID).episodes
+    made, alone = (read(each["dataset_id"]).episodes for each in (result, made_otherwise[method]))
+    assert len(made) == len(source) + result["n_episodes"] and result["n_episodes"] == len(alone)
+    assert made.select(range(len(source))).fingerprint() == source.fingerprint()
+    assert made.select(range(len(source), len(made))).fingerprint() == alone.fingerprint()
+    assert [about["augmented"] for about in made.metadata] == [False] * len(source) + [True] * len(alone)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("synther", "--delta", 2), "--delta is not possible with --method synther, which makes no bridges"),
+        (("real", "--form", "bridge"), "--form is not possible with --method real"),
+        (("tatu", "--delta", 1, "--pairs", "paper"), "--delta, --pairs is not possible with --method tatu"),
+        (("synther", "--set", "qualify.delta=2"), "there is no setting 'qualify.delta'"),
+        (("synther", "--set", "sampler_steps=1"), "sampler_steps=1 is not possible"),
+        (("synther", "--set", "noise.smallest=100"), "smallest=100.0 is not possible"),
+        (("synther", "--set", "whitening=none"), "whitening='none' is not possible"),
+        (("synther", "--set", "train.steps=0"), "steps=0 is not possible"),
+        (("tatu", "--set", "elites=4"), "elites=4 is not possible: use 1 to members = 3"),
+        (("tatu", "--set", "horizon=0"), "horizon=0 is not possible"),
+        (("resample", "--set", "temperature=0"), "temperature=0.0 is not possible"),
+        (("resample", "--set", "members=3"), "there is no setting 'members'"),
+        (("resample", "--steps", 0), "--steps 0 is not possible"),
+    ],
+    ids=str,
+)
+def test_what_a_method_cannot_do_is_named(datasets_path, words, message):
+    toy.write()
+    result = toy.invoke(*toy.other(*words))
+    assert result.exit_code == 1 and f"ConfigError: {message}" in " ".join(result.stderr.split())
+    assert not result.stdout
+    assert [path.name for path in datasets_path.iterdir()] == ["toy"] and minari_io.local_ids() == [toy.ID]
+
+
+def test_only_demo_datasets_are_rolled_out_further(datasets_path):
+    toy.write()
+    result = toy.invoke("augment", toy.ID, "--method", "real")
+    assert result.exit_code == 1 and not result.stdout
+    assert f"ConfigError: method real is not possible for '{toy.ID}'" in result.stderr
+    assert "--method" in result.stderr or "method resample" in result.stderr
+    assert [path.name for path in datasets_path.iterdir()] == ["toy"] and minari_io.local_ids() == [toy.ID]
 
 
 # The library

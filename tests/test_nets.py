@@ -8,7 +8,7 @@ from linear import TINY
 from torch import nn
 
 from minari_stitch.models import NETWORKS, build
-from minari_stitch.nets import MLP, TemporalUNet, initialise
+from minari_stitch.nets import MLP, ResidualMLP, TemporalUNet, initialise
 
 
 def seeded(seed=0):
@@ -146,6 +146,50 @@ def test_initialise_sets_every_parameter_as_torch_would_on_average():
             reference.reset_parameters()
             assert module.weight.std().item() == pytest.approx(reference.weight.std().item(), rel=0.15)
             assert module.bias.abs().max() <= 1.001 * reference.weight.abs().max() * 1.1
+
+
+def residual(seed=0, blocks=2):
+    net = ResidualMLP(5, hidden=12, blocks=blocks, generator=seeded(seed))
+    initialise(net, seeded(seed))
+    return net
+
+
+def test_the_residual_perceptron_is_that_of_the_textbook():
+    net, rows, level = residual(), torch.randn(7, 5, generator=seeded(1)), torch.randn(7, generator=seeded(2))
+    output = net(rows, level)
+    assert output.shape == (7, 5) and output.std() > 1e-3
+    for row in range(7):
+        waves = [level[row] * frequency for frequency in net.frequencies]
+        features = torch.stack([level[row], *map(torch.sin, waves), *map(torch.cos, waves)])
+        embedding = F.silu(net.level[2](F.silu(net.level[0](features))))
+        x = net.stem(rows[row])
+        for norm, inner, shift in net.blocks:
+            y = F.layer_norm(x, (12,)) * norm.weight + norm.bias + shift(embedding)
+            x = x + inner(y * torch.sigmoid(y))
+        torch.testing.assert_close(net.head(F.silu(net.norm(x))), output[row], rtol=1e-4, atol=1e-5)
+
+
+def test_one_level_for_all_rows_is_that_level_for_each():
+    net, rows = residual(), torch.randn(7, 5, generator=seeded(1))
+    torch.testing.assert_close(net(rows, torch.tensor([0.3])), net(rows, torch.full((7,), 0.3)))
+    assert (net(rows, torch.tensor([0.3])) - net(rows, torch.tensor([0.4]))).abs().max() > 1e-3
+
+
+def test_the_residual_perceptron_depends_on_its_generator_alone_and_is_set_in_full():
+    state = torch.random.get_rng_state()
+    one, other = residual().state_dict(), residual(seed=1).state_dict()
+    net = ResidualMLP(5, hidden=12, blocks=2, generator=seeded(0))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(torch.nan)
+    initialise(net, seeded(0))
+    assert all(torch.equal(value, one[name]) for name, value in net.state_dict().items())
+    assert not torch.equal(one["frequencies"], other["frequencies"])
+    assert not torch.equal(one["stem.weight"], other["stem.weight"])
+    assert len(one) == len(list(net.parameters())) + 1
+    many = torch.cat([residual(seed).frequencies for seed in range(50)])
+    assert many.std().item() == pytest.approx(2 * math.pi, rel=0.1)
+    torch.random.set_rng_state(state)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -6,8 +6,11 @@ import pytest
 
 from minari_stitch.config import DiffusionConfig, ModelConfig, StitchConfig, to_dict
 from minari_stitch.errors import ConfigError
-from minari_stitch.presets import PresetName, from_dict, override, preset
+from minari_stitch.presets import METHODS, MethodName, PresetName, from_dict, method, override, preset
+from minari_stitch.transforms.controls import Real, Resample
 from minari_stitch.transforms.diffstitch import DiffStitch
+from minari_stitch.transforms.synther import SynthER
+from minari_stitch.transforms.tatu import Tatu
 
 NAMES = typing.get_args(PresetName)
 
@@ -36,6 +39,38 @@ def test_the_paper_preset_is_the_method_of_the_paper():
     # From one generated state to a window that holds nothing else between its two ends.
     assert (stitch.shortest, stitch.longest) == (1, 100 - 2)
     assert transform.qualify.delta == 2.0
+
+
+@pytest.mark.parametrize("size", NAMES)
+@pytest.mark.parametrize("name", typing.get_args(MethodName))
+def test_every_method_has_every_size(name, size):
+    transform = method(name, size)
+    assert type(transform) is METHODS[name]
+    assert json.loads(json.dumps(to_dict(transform)))["discount" if name != "diffstitch" else "stitch"]
+    assert transform.discount == 0.99
+    assert method("diffstitch", size) == preset(size)
+    if size == "fast":
+        assert transform == METHODS[name]()
+
+
+def test_names_and_suffixes_tell_methods_apart():
+    assert METHODS.keys() == set(typing.get_args(MethodName))
+    transforms = [method(name, "fast") for name in METHODS]
+    assert [transform.name for transform in transforms] == ["DiffStitch", "SER", "TATU", "resample", "real"]
+    assert len({transform.suffix for transform in transforms}) == 5
+    assert method("resample", "paper") == Resample() and method("real", "full") == Real()
+
+
+def test_the_paper_sizes_of_the_baselines_are_those_of_their_papers():
+    ser, tatu = method("synther", "paper"), method("tatu", "paper")
+    assert isinstance(ser, SynthER) and isinstance(tatu, Tatu)
+    # Lu et al., table 5: six residual blocks of 1024, 128 steps, 100k gradient steps at 3e-4.
+    assert (ser.hidden, ser.blocks, ser.sampler_steps, ser.whitening) == (1024, 6, 128, "columns")
+    assert (ser.train.steps, ser.train.learning_rate) == (100_000, 3e-4)
+    assert (ser.noise.smallest, ser.noise.largest, ser.noise.rho) == (0.002, 80.0, 7.0)
+    assert (ser.noise.log_mean, ser.noise.log_std) == (-1.2, 1.2)
+    # Zhang et al., appendix: seven networks, five of which predict, four layers of 200, rollouts of five.
+    assert (tatu.members, tatu.elites, tatu.hidden, tatu.horizon) == (7, 5, 200, 5)
 
 
 @pytest.mark.parametrize(
