@@ -32,7 +32,6 @@ app = typer.Typer(
 _DEMO_EXAMPLE = "[bold]Example[/]\n\n  minari-stitch demo list"
 demo_app = typer.Typer(help="Datasets that need no download.", no_args_is_help=True, epilog=_DEMO_EXAMPLE)
 app.add_typer(demo_app, name="demo")
-app.command(epilog=_RENDER_EXAMPLES)(render)
 
 
 def main() -> None:
@@ -238,6 +237,7 @@ def show(
             view.print_report(out, dataset)
 
 
+app.command(epilog=_RENDER_EXAMPLES)(render)
 app.command(epilog="\n\n".join(datasets.IMPORT_EXAMPLES))(datasets.import_d4rl)
 app.command(epilog="\n\n".join(datasets.MIX_EXAMPLES))(datasets.mix)
 
