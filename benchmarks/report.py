@@ -191,16 +191,20 @@ def main(
 ) -> None:
     """Render Markdown tables and learning curves from the results."""
     finished = Results(results).finished()
+    pictures: list[Path] = []
     if suite is None:
         text = markdown(compare(finished))
+        if plots is not None:
+            pictures = plot(finished, plots)
     else:
         from benchmarks import tables  # stands above this module
         from benchmarks.suites import SUITES, choose
 
         choose("suite", suite, SUITES)
         text = tables.markdown(suite, finished, family=family, budget=budget)
-    if plots is not None:
-        text += "".join(f"\n![{path.stem}]({path})\n" for path in plot(finished, plots))
+        if plots is not None:
+            pictures = tables.plot(suite, finished, plots, family=family, budget=budget)
+    text += "".join(f"\n![{path.stem}]({path})\n" for path in pictures)
     if output is None:
         print(text)
     else:

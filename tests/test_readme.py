@@ -149,12 +149,12 @@ def options(name):
 
 def test_what_is_mentioned_in_the_text_exists():
     inline = re.findall(r"`([^`\n]+)`", _FENCE.sub("", README))
-    known = {option for name in ("augment", "filter", "show") for option in options(name)}
+    known = {option for name in ("augment", "filter", "show", "render", "import-d4rl", "mix") for option in options(name)}
     for code in inline:
         for option in re.findall(r"(?<!\S)--[a-z-]+", code):
             assert option in known, f"{code}: there is no {option}"
         if code.startswith("minari-stitch "):
-            assert toy.invoke(*re.match(r"minari-stitch (demo list|\w+)", code)[1].split(), "--help").exit_code == 0
+            assert toy.invoke(*re.match(r"minari-stitch (demo list|[\w-]+)", code)[1].split(), "--help").exit_code == 0
         if setting := re.search(r"--set ([\w.]+=\w+)", code):
             from minari_stitch.presets import override, preset
 

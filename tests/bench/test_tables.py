@@ -128,6 +128,14 @@ def test_averages_are_over_datasets_that_have_everything():
     assert "average" not in tables.markdown("table4", finished("table4", "demo", scores))
 
 
+def test_bars(tmp_path):
+    experiments = [e for e in SUITES["figure5"].experiments("demo")][:4]
+    records = finished("figure5", "demo", {item: ([1.0, 3.0], [2.0, 6.0]) for item in experiments})
+    (path,) = tables.plot("figure5", records, tmp_path)
+    assert path.name == "figure5-demo-small.png" and path.stat().st_size > 5000
+    assert tables.plot("table2", records, tmp_path) == []
+
+
 def test_the_report_prints_a_suite(tmp_path, capsys):
     report.main(results=tmp_path, suite="table3")
     assert "No finished pair of runs of suite 'table3'" in capsys.readouterr().out
