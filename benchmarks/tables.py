@@ -125,7 +125,7 @@ def plot(suite: str, finished: Finished, folder: Path, *, family: Family = "demo
             label = present[0][1].title + (f" {kind[1]}" if kind[1] not in ("1:0", RATIO) else "")
             axis.bar(at, means, 0.8 / len(kinds), yerr=errors, capsize=2, color=f"C{place}", label=label)
         axis.set_ylabel(f"{algo}: score")
-        axis.set_xticks(range(len(names)), names)
+        axis.set_xticks(range(len(names)), [name.replace("/", "\n") for name in names])
     handles = {text: bar for axis in axes for bar, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(5, len(kinds)))
     folder.mkdir(parents=True, exist_ok=True)
