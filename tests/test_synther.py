@@ -147,14 +147,15 @@ def test_all_of_them_are_different_and_chunks_too(made):
 
 @pytest.mark.parametrize("whitening", ["columns", "full"])
 def test_what_a_perfect_model_samples_is_the_source(monkeypatch, whitening):
-    """With the source's own rows in place of samples, its transitions are written as they are."""
+    """With the source's own rows in place of samples, its transitions are written; ends may be unsure of themselves."""
     toy.write()
 
     def perfect(net, shape, steps, config, generator):
         assert steps == 4 and shape[0] == 64
-        rows = synther._rows.__wrapped__(jobs[0]).rows
-        assert shape == (64, rows.shape[1])
-        return rows[250:314]
+        rows = synther._rows(jobs[0])
+        assert shape == (64, rows.width)
+        *columns, terminal = rows.split(rows.rows[250:314])
+        return (torch.cat([*columns, 0.4 + 0.2 * terminal], 1) - rows._mean) @ rows._encode
 
     def remember(job, chunk, progress):
         jobs.append(job)
@@ -173,6 +174,20 @@ def test_what_a_perfect_model_samples_is_the_source(monkeypatch, whitening):
     np.testing.assert_allclose(result.rewards, source.rewards[steps], atol=1e-4)
     np.testing.assert_array_equal(result.terminations, source.terminations[steps])
     assert result.terminations.sum() == 1
+
+
+def test_every_seed_and_chunk_draws_noise_of_its_own(monkeypatch):
+    toy.write()
+    seeds = []
+
+    def none(net, shape, steps, config, generator):
+        seeds.append(generator.initial_seed())
+        return torch.zeros(shape)
+
+    monkeypatch.setattr(edm, "sample", none)
+    for seed in range(2):
+        toy.ok(*toy.other("synther", "--steps", 128, "--seed", seed))
+    assert len(seeds) == len(set(seeds)) == 4
 
 
 def test_the_model_learns_the_source():

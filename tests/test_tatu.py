@@ -189,7 +189,7 @@ class Spy(Policy):
         return super().decode(z, code)
 
 
-def make_job(folder, transform, data):
+def make_job(folder, transform, data, seed=0):
     for name in ("arrays", "networks", "chunks"):
         (folder / name).mkdir(parents=True)
     data.save(folder / "arrays")
@@ -198,7 +198,7 @@ def make_job(folder, transform, data):
         arrays=folder / "arrays",
         networks=folder / "networks",
         chunks=folder / "chunks",
-        seed=0,
+        seed=seed,
         device="cpu",
         autocast=None,
         limit=None,
@@ -215,8 +215,8 @@ SETTINGS = {"horizon": 6, "members": 3, "elites": 2, "chunk": 200, "models": lin
 def roll(tmp_path, monkeypatch):
     """A function that rolls out with settings; returns the rollouts, the job, and the policy used."""
 
-    def roll(largest=np.inf, order=(0, 1, 2), **values):
-        job = make_job(tmp_path / str(len(list(tmp_path.iterdir()))), Tatu(**SETTINGS | values), DATA)
+    def roll(largest=np.inf, order=(0, 1, 2), seed=0, chunk=0, **values):
+        job = make_job(tmp_path / str(len(list(tmp_path.iterdir()))), Tatu(**SETTINGS | values), DATA, seed)
         models = linear.exact(DATA)
         s = models.scales
         mean, std, change = (x.double().numpy() for x in (s.state.shift, s.state.scale, s.change))
@@ -231,7 +231,7 @@ def roll(tmp_path, monkeypatch):
         nets = tatu._tables(job), linear.affine(outcome, 5, 8, OFFSETS), Spy(), models.dynamics_net
         monkeypatch.setattr(tatu, "_networks", lambda job: (*nets, models.termination_net))
         save_atomically({"order": torch.tensor(order), "largest": float(largest)}, job.network("limits"))
-        return Rollouts.load(tatu._roll(job, 0, None)), s, nets[2]
+        return Rollouts.load(tatu._roll(job, chunk, None)), s, nets[2]
 
     return roll
 
@@ -268,6 +268,12 @@ def test_rollouts_begin_at_any_step_of_the_source(roll):
     batch, _, _ = roll()
     assert set(batch.source) <= set(DATA.step_state) and len(set(batch.source)) > 45
     np.testing.assert_allclose(batch.states[:, 0], DATA.observations[batch.source], atol=1e-4)
+
+
+def test_every_seed_and_chunk_draws_rollouts_of_its_own(roll):
+    batches = [roll(seed=seed, chunk=chunk)[0] for seed in range(2) for chunk in range(2)]
+    assert len({batch.source.tobytes() for batch in batches}) == 4
+    np.testing.assert_array_equal(roll(seed=1, chunk=1)[0].states, batches[3].states)
 
 
 def test_an_end_is_where_the_classifier_sees_one(roll):
