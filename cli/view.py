@@ -128,6 +128,13 @@ def _print_outcomes(console: Console, report: Any) -> None:
         _print_pairs(console, report)
     else:
         _print_counts(console, report)
+    if report.get("goal_dimensions"):
+        console.print(
+            f"[yellow]{report['goal_dimensions']} observations never change within an episode, as a goal does not: "
+            "bridges move them from the source to the target, and part of the raised return may be an easier goal."
+            "[/]",
+            soft_wrap=True,
+        )
     if "acceptance" in report:
         acceptance = _table("Acceptance by delta (squared distance in standardised state space)", *report["acceptance"])
         acceptance.columns[0].style, acceptance.columns[0].justify = "", "right"

@@ -141,6 +141,12 @@ class Episodes:
             returns[state_ends[:live] - back] = carry[:live]
         return returns
 
+    def goal_dimensions(self) -> np.ndarray:
+        """`(S,)` bool: which observations stay the same all along each episode but differ between episodes."""
+        starts = self.state_offsets[:-1]
+        spread = [extreme.reduceat(self.observations, starts, axis=0) for extreme in (np.maximum, np.minimum)]
+        return (spread[0] == spread[1]).all(0) & (np.ptp(spread[0], axis=0) > 0)
+
     def episode(self, index: int) -> dict[str, Any]:
         """One episode as a mapping of views, in the form that `from_list` takes."""
         steps = slice(self.offsets[index], self.offsets[index + 1])

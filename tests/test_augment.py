@@ -568,6 +568,7 @@ def run_directory_of_toy(made_otherwise):
         ("synther", "train.steps=25", True),
         ("synther", "whitening=columns", True),
         ("synther", "noise.largest=50", True),
+        ("synther", "noise.log_mean=-0.5", True),
         ("tatu", "strictness=0.2", False),
         ("tatu", "pessimism=2", False),
         ("tatu", "discount=0.9", False),
@@ -713,3 +714,15 @@ def test_the_datasets_folder_is_that_of_the_test(datasets_path):
     """Nothing above may touch what a developer has."""
     assert os.environ["MINARI_DATASETS_PATH"] == str(datasets_path)
     assert not minari_io.exists(toy.ID)
+
+
+def test_a_goal_in_the_observations_is_reported():
+    """Which bridges move, so that a raised return may be an easier goal."""
+    parts = toy.walks()
+    for number, part in enumerate(parts):
+        goal = np.full((len(part["observations"]), 1), number % 3, np.float32)
+        part["observations"] = np.concatenate([part["observations"], goal], 1)
+    result = toy.augment("--steps", 100, source=toy.write(parts, "toy/goal-v0"), delta=1e6)
+    assert result["report"]["goal_dimensions"] == 1
+    shown = " ".join(toy.ok("show", result["dataset_id"]).stdout.split())
+    assert "1 observations never change within an episode" in shown

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -176,3 +178,13 @@ def test_the_fingerprint_does_not_depend_on_memory_layout():
     base = Episodes.from_list(parts_of([2, 3]))
     layout = Episodes(**vars_of(base) | {"observations": np.asfortranarray(base.observations)})
     assert layout.fingerprint() == base.fingerprint()
+
+
+def test_goal_dimensions_are_constant_in_each_episode_and_differ_between_them(make_episodes):
+    episodes = make_episodes(n_episodes=3, obs_dim=4)
+    observations = episodes.observations.copy()
+    observations[:, 1] = np.repeat([1.0, 2.0, 1.0], episodes.lengths + 1)  # a goal
+    observations[:, 2] = 5.0  # a constant
+    changed = dataclasses.replace(episodes, observations=observations)
+    assert changed.goal_dimensions().tolist() == [False, True, False, False]
+    assert not make_episodes(n_episodes=1).goal_dimensions().any()

@@ -115,7 +115,13 @@ class FittedDiffStitch:
             if steps >= n_steps:
                 break
             self._require_acceptance(report, steps, n_steps)
-        return Sample(report=report.to_dict(), n_steps=steps, n_episodes=episodes, parts=lambda: self._parts(episodes))
+        moved = int(self.dataset.episodes.goal_dimensions().sum())
+        return Sample(
+            report=report.to_dict() | ({"goal_dimensions": moved} if moved else {}),
+            n_steps=steps,
+            n_episodes=episodes,
+            parts=lambda: self._parts(episodes),
+        )
 
     def proposals(self) -> Iterator[Proposals]:
         """Chunks of judged pairs, without end; those of the run directory are read, the others made."""
