@@ -554,6 +554,7 @@ def test_more_steps_reuse_networks_and_chunks_and_only_add_episodes(made_otherwi
     assert networks(before) == networks(after) and chunks(before).items() < chunks(after).items()
     few, many = (read(each["dataset_id"]).episodes for each in (made_otherwise[method], result))
     assert many.select(range(len(few))).fingerprint() == few.fingerprint() and len(many) > len(few)
+    assert many.n_steps >= 4 * STEPS > many.n_steps - many.lengths[-1]  # and no more than needed
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """Rollouts become valid episodes that say where they come from, and judges say how far off they are."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import linear
 import numpy as np
 import pytest
@@ -9,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minari_stitch.episodes import Episodes
+from minari_stitch.errors import LowAcceptanceError
 from minari_stitch.proposals import DELTAS
 from minari_stitch.rollouts import End, Rollouts
+from minari_stitch.run import Run
 from minari_stitch.spaces import FlatSpace
+from minari_stitch.transforms.rolled import FittedRollouts
 from minari_stitch.validation import find_problems
 
 SOURCE = linear.episodes((14, 9, 20, 12), dtype=np.float32)
@@ -161,3 +167,36 @@ def test_rollouts_come_back_from_disk_and_join(tmp_path):
     assert len(joined) == 4 and joined.length.tolist() == [1, 0, 3, 4]
     for name, value in vars(one).items():
         np.testing.assert_array_equal(getattr(joined, name)[:3], value)
+
+
+@pytest.mark.parametrize("wanted", [1, 5, 11, 40])
+def test_chunk_after_chunk_until_there_is_enough(tmp_path, wanted):
+    lengths, seen = [0, 3, 0, 1, 4, 0], []
+    job = SimpleNamespace(transform=SimpleNamespace(discount=DISCOUNT, name="TATU"))
+
+    def make(job, chunk, progress):
+        path = tmp_path / f"{chunk}.npz"
+        rollouts(lengths, seed=chunk).save(path)
+        return path
+
+    fitted = FittedRollouts(
+        dataset=SimpleNamespace(episodes=SOURCE, episode_ids=np.array(IDS)),
+        run=Run(directory=tmp_path, workers=1, progress=lambda *report: seen.append(report)),
+        job=job,
+        make=make,
+    )
+    sample = fitted.sample(wanted)
+    chunks = -(-wanted // sum(lengths))
+    assert seen == [("sample", min(sum(lengths) * n, wanted), wanted) for n in range(1, chunks + 1)]
+    for _ in range(2):  # the parts begin anew at each call
+        parts = list(sample.parts())
+        made = [len(part["rewards"]) for part in parts]
+        assert made == [length for length in lengths * chunks if length][: len(made)]
+        assert (sample.n_episodes, sample.n_steps) == (len(made), sum(made))
+        assert sum(made) >= wanted > sum(made[:-1])
+    assert sample.report["rollouts"] > len(made) and sample.report["lengths"]["0"] > 0
+    assert all(part["infos"]["return_to_go"].any() for part in parts)
+    wrong = dataclasses.replace(fitted, make=lambda job, chunk, progress: make(job, 0, progress))
+    lengths[:] = [0] * 6
+    with pytest.raises(LowAcceptanceError, match=rf"only 0 of 516 rollouts of TATU .* gave 0 of {wanted} steps"):
+        wrong.sample(wanted)

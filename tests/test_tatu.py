@@ -323,15 +323,55 @@ def test_judges_see_what_no_elite_knows(roll):
     np.testing.assert_allclose(batch.errors, expected, rtol=1e-2, atol=1e-3)
 
 
+def test_networks_are_trained_on_transitions_of_the_source(tmp_path, monkeypatch):
+    """What the losses are given obeys the world's law, in the units in which it is said to be."""
+    fits = {"ensemble": linear.FIT, "policy": linear.FIT, "hidden": 16}
+    jobs = [make_job(tmp_path / str(seed), Tatu(**SETTINGS, **fits), DATA, seed) for seed in range(2)]
+    seen = {"ensemble": [], "policy": []}
+
+    def spy(name, loss):
+        def record(net, *inputs):
+            seen[name].append(inputs)
+            return loss(net, *inputs)
+
+        return record
+
+    monkeypatch.setattr(tatu, "likelihood_loss", spy("ensemble", likelihood_loss))
+    monkeypatch.setattr(Policy, "loss", spy("policy", Policy.loss))
+    weights = []
+    for job in jobs:
+        for name in seen:
+            tatu._train(job, name, None)
+            weights.append(torch.load(job.network(name), weights_only=True)["weights"])
+    s = source(jobs[0])[1]
+    known = torch.cat([s.state.encode(torch.tensor(DATA.observations[DATA.step_state])),
+                       s.action.encode(torch.tensor(DATA.actions))], 1)  # fmt: skip
+    for calls in seen.values():
+        for z, u, *_ in calls:
+            pairs = torch.cat([z, u], -1).reshape(-1, 5)
+            assert torch.cdist(pairs, known).amin(1).max() < 1e-2
+    for z, u, targets in seen["ensemble"]:
+        states, actions = s.state.decode(z).double().numpy(), s.action.decode(u).double().numpy()
+        moved = (linear.next_state(states, actions) - states) / (s.change * s.state.scale).numpy()
+        reward = (linear.reward(states, actions) - s.reward.shift.item()) / s.reward.scale.item()
+        np.testing.assert_allclose(targets, np.concatenate([moved, reward[..., None]], -1), atol=1e-3)
+    batches = [seen["ensemble"][0][0][member] for member in range(3)]  # each member has batches of its own
+    assert not torch.equal(batches[0], batches[1]) and not torch.equal(batches[1], batches[2])
+    # Another seed draws other weights and other batches.
+    assert all(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+    half = len(seen["policy"]) // 2
+    assert not torch.equal(seen["policy"][0][0], seen["policy"][half][0])
+
+
 def test_limits_are_those_of_slow_loops(tmp_path, monkeypatch):
-    monkeypatch.setattr(tatu, "_BATCH", 7)
-    job = make_job(tmp_path / "job", Tatu(**SETTINGS, hidden=16), DATA)
+    monkeypatch.setattr(tatu, "_BATCH", 2)
+    job = make_job(tmp_path / "job", Tatu(**SETTINGS | {"members": 7}, hidden=16), DATA)
     net = tatu._ensemble(job, seeded(5))
     save_atomically({"weights": net.state_dict()}, job.network("ensemble"))
     tatu._measure(job, None)
     limits = torch.load(job.network("limits"), weights_only=True)
     tables, (episodes, s) = tatu._tables(job), source(job)
-    errors, largest = np.zeros(3), 0.0
+    errors, largest = np.zeros(7), 0.0
     units = [*(s.change * s.state.scale).tolist(), s.reward.scale.item()]
     for step in range(episodes.n_steps):
         row = episodes.step_state[step]
@@ -339,12 +379,12 @@ def test_limits_are_those_of_slow_loops(tmp_path, monkeypatch):
         u = s.action.encode(torch.tensor(episodes.actions[step]))[None]
         mean, log_variance = gaussians(net, z, u)
         target = [*((z_next - z) / s.change)[0].tolist(), s.reward.encode(torch.tensor(episodes.rewards[step])).item()]
-        for member in range(3):
+        for member in range(7):
             deviations = np.exp(log_variance[member, 0].detach().numpy() / 2) * units
             largest = max(largest, np.sqrt((deviations**2).sum()))
             if step in tables.held.tolist():
                 errors[member] += ((mean[member, 0].detach().numpy() - target) ** 2).sum()
-    assert limits["order"].tolist() == np.argsort(errors).tolist() != [0, 1, 2]
+    assert limits["order"].tolist() == np.argsort(errors).tolist() != list(range(7))
     assert limits["largest"] == pytest.approx(largest, rel=1e-4)
 
 
