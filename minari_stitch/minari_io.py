@@ -14,11 +14,11 @@ import minari
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
-from minari.data_collector.episode_buffer import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.remotes import DEFAULT_REMOTE, get_cloud_storage
 
+from minari_stitch import hdf5
 from minari_stitch.episodes import Episodes
 from minari_stitch.errors import DatasetNotFoundError, InvalidDataError, StitchError, StorageError
 from minari_stitch.ids import check_output_id, datasets_path, exists, next_id, parse_id
@@ -31,6 +31,7 @@ from minari_stitch.validation import (
     find_problems,
     find_stored_problems,
     flatten_episode,
+    usable_infos,
     validate_episode,
 )
 
@@ -108,7 +109,7 @@ def read(dataset_id: str, *, skip_invalid: bool = False, download: bool = True, 
     parts: list[dict[str, Any]] = []
     ids: list[int] = []
     problems: list[Problem] = []
-    for raw in _stored_episodes(source):
+    for raw in _stored_episodes(source, extras=keep_infos):
         try:
             part: dict[str, Any] = flatten_episode(raw, **flat)
             found = find_problems(part, episode=raw["id"], **flat)
@@ -117,7 +118,7 @@ def read(dataset_id: str, *, skip_invalid: bool = False, download: bool = True, 
         problems += found
         if not found:
             part["truncations"] = closed(part["terminations"], part["truncations"])
-            parts.append(part | {"infos": _usable_infos(raw)} if keep_infos else part)
+            parts.append(part | _extras(raw) if keep_infos else part)
             ids.append(raw["id"])
     report = ValidationReport(source.total_episodes, problems)
     if problems and not skip_invalid:
@@ -127,9 +128,8 @@ def read(dataset_id: str, *, skip_invalid: bool = False, download: bool = True, 
     if keep_infos:
         shapes = [{name: info.shape[1:] for name, info in part["infos"].items()} for part in parts]
         common = {name for name in shapes[0] if all(name in s and s[name] == shapes[0][name] for s in shapes)}
-        for part, metadata in zip(parts, source.storage.get_episode_metadata(ids), strict=True):
+        for part in parts:
             part["infos"] = {name: part["infos"][name] for name in sorted(common)}
-            part["metadata"] = {k: plain(v) for k, v in metadata.items() if k not in _EPISODE_STRUCTURE}
     return Dataset(
         dataset_id=dataset_id,
         episodes=Episodes.from_list(parts),
@@ -187,20 +187,18 @@ def write(
             folder.mkdir()
             storage = MinariStorage.new(folder / "data", observation_space, action_space, env_spec)
             storage.update_metadata(stored)
-        written, remaining = 0, iter(parts)
-        while batch := list(islice(remaining, _BATCH)):
-            ids = range(written, written + len(batch))
-            buffers = [_buffer(part, number, **flat) for number, part in zip(ids, batch, strict=True)]
-            attributes = [plain_attributes(part.get("metadata", {})) for part in batch]
+        written, steps, remaining = 0, 0, iter(parts)
+        while batch := [_stored(part, written + i, **flat) for i, part in enumerate(islice(remaining, _BATCH))]:
             with storage_errors(root):
-                storage.update_episodes(buffers)
-                if any(attributes):
-                    storage.update_episode_metadata(attributes, ids)
-            written += len(batch)
+                hdf5.append(storage.data_path / hdf5.FILE, batch)
+            written, steps = written + len(batch), steps + sum(len(episode["rewards"]) for episode in batch)
             if progress:
                 progress(written)
         if not written:
             raise InvalidDataError(f"There is no episode to write to {dataset_id!r}.")
+        with storage_errors(root):
+            totals = {"total_episodes": written, "total_steps": steps, "dataset_size": storage.get_size()}
+            storage.update_metadata(totals)
         return _publish(folder, dataset_id)
 
 
@@ -258,12 +256,19 @@ def _open(dataset_id: str, path: Path) -> minari.MinariDataset:
         raise _unreadable(dataset_id, path, error) from error
 
 
-def _stored_episodes(source: minari.MinariDataset) -> Iterator[dict[str, Any]]:
+def _stored_episodes(source: minari.MinariDataset, *, extras: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield what `hdf5.read` yields, whatever the format of the dataset."""
+    storage, total = source.storage, source.total_episodes
     try:
-        for first in range(0, source.total_episodes, _BATCH):  # HDF5 keeps memory for all it has opened
-            yield from source.storage.get_episodes(range(first, min(first + _BATCH, source.total_episodes)))
+        for first in range(0, total, _BATCH):  # HDF5 keeps memory for all it has opened
+            ids = range(first, min(first + _BATCH, total))
+            if storage.FORMAT == "hdf5":
+                yield from hdf5.read(storage.data_path / hdf5.FILE, ids, extras=extras)
+            else:
+                for raw, metadata in zip(storage.get_episodes(ids), storage.get_episode_metadata(ids), strict=True):
+                    yield {**raw, "metadata": metadata}
     except Exception as error:
-        raise _unreadable(source.id, source.storage.data_path.parent, error) from error
+        raise _unreadable(source.id, storage.data_path.parent, error) from error
 
 
 def _unreadable(dataset_id: str, path: Path, error: Exception) -> StorageError:
@@ -278,21 +283,19 @@ def _cause(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line}"
 
 
-def _usable_infos(raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {
-        name: info
-        for name, info in (raw["infos"] or {}).items()
-        if isinstance(info, np.ndarray) and info.dtype.kind in "biuf" and len(info) == len(raw["rewards"]) + 1
-    }
+def _extras(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    metadata = {key: plain(value) for key, value in raw["metadata"].items() if key not in _EPISODE_STRUCTURE}
+    return {"infos": usable_infos(raw), "metadata": metadata}
 
 
-def _buffer(
+def _stored(
     part: Mapping[str, Any], episode: int, *, observation_space: FlatSpace, action_space: FlatSpace
-) -> EpisodeBuffer:
-    """Check one flat episode and give it the form that Minari stores."""
+) -> dict[str, Any]:
+    """Check one flat episode and give it the form in which it is stored."""
     validate_episode(part, episode=episode, observation_space=observation_space, action_space=action_space)
     rounded = np.clip(part["actions"], action_space.low, action_space.high)  # they are valid up to rounding
-    arrays: dict[str, Any] = {
+    return {
+        "id": episode,
         "observations": observation_space.unflatten(part["observations"]),
         "actions": action_space.unflatten(rounded),
         "rewards": part["rewards"],
@@ -300,8 +303,8 @@ def _buffer(
         "truncations": closed(part["terminations"], part["truncations"]),
         # Columns, since one of Minari's formats cannot read one-dimensional infos back.
         "infos": {name: info[:, None] if info.ndim == 1 else info for name, info in part.get("infos", {}).items()},
+        "metadata": plain_attributes(part.get("metadata", {})),
     }
-    return EpisodeBuffer(id=episode, **arrays)
 
 
 def _publish(folder: Path, dataset_id: str) -> Path:

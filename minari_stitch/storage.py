@@ -105,6 +105,25 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_room(path: Path, size: int) -> None:
+    """Make sure that a file can grow by `size` bytes, where the system can tell; it keeps its size.
+
+    Raises:
+        OSError: There is no room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("rb+") as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            os.posix_fallocate(file.fileno(), before, size)
+        except OSError as error:
+            if error.errno in _FULL:  # and not that the file system does not know
+                raise
+        finally:
+            file.truncate(before)
+
+
 class Arrays:
     """Base of dataclasses whose fields are arrays with one row for each item."""
 

@@ -167,6 +167,20 @@ def closed(terminations: np.ndarray, truncations: np.ndarray) -> np.ndarray:
     return truncations
 
 
+def usable_infos(raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The infos of a stored episode that can be carried along.
+
+    Args:
+        raw: Mapping with `rewards (T,)`, and `infos`, a mapping of anything or None.
+
+    Returns:
+        Those that are numbers and have T + 1 rows: real datasets hold others too.
+    """
+    infos, rows = raw["infos"] or {}, len(raw["rewards"]) + 1
+    arrays = {name: info for name, info in infos.items() if isinstance(info, np.ndarray) and info.dtype.kind in "biuf"}
+    return {name: info for name, info in arrays.items() if len(info) == rows}
+
+
 def _dtypes(data: Any) -> Any:
     return {key: _dtypes(part) for key, part in data.items()} if isinstance(data, Mapping) else str(data.dtype)
 

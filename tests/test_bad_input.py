@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import toy
 from gymnasium import spaces
-from minari.dataset._storages.hdf5_storage import HDF5Storage
 from minari.dataset.minari_storage import MinariStorage
 
-from minari_stitch import minari_io
+from minari_stitch import hdf5, minari_io
 
 
 def contents(path):
@@ -240,14 +239,14 @@ def test_a_run_directory_that_cannot_be_written(refused, tmp_path):
 
 @pytest.mark.parametrize("calls", [0, 1])
 def test_a_disk_that_fills_while_writing(refused, stitched, monkeypatch, calls):
-    real, left = HDF5Storage.update_episodes, iter(range(calls))
+    real, left = hdf5.append, iter(range(calls))
 
-    def full(self, episodes):
+    def full(path, episodes):
         if next(left, None) is None:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(self, episodes)
+        real(path, episodes)
 
-    monkeypatch.setattr(HDF5Storage, "update_episodes", full)
+    monkeypatch.setattr(hdf5, "append", full)
     monkeypatch.setattr(minari_io, "_BATCH", 4)
     words = toy.tiny(toy.ID, "--delta", toy.DELTA)
     refused(*words, says=["StorageError", "No space left on device", "Free some space", "MINARI_DATASETS_PATH"])

@@ -13,7 +13,7 @@ CLI = ROOT / "cli"
 LAYERS = [
     {"errors", "policies"},
     {"config", "ids", "storage"},
-    {"episodes", "spaces"},
+    {"episodes", "hdf5", "spaces"},
     {"validation"},
     {"minari_io"},
     {"behaviour", "combine", "d4rl"},

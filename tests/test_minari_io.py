@@ -11,11 +11,10 @@ import minari
 import numpy as np
 import pytest
 from gymnasium import spaces
-from minari.dataset._storages.hdf5_storage import HDF5Storage
 from minari.storage import remotes
 from minari.storage.remotes.cloud_storage import CloudStorage
 
-from minari_stitch import minari_io
+from minari_stitch import hdf5, minari_io
 from minari_stitch.episodes import Episodes
 from minari_stitch.errors import (
     DatasetIdError,
@@ -291,16 +290,16 @@ FULL = [
 
 @pytest.mark.parametrize("failure", [*FULL, KeyboardInterrupt()])
 def test_a_failure_half_way_leaves_nothing_behind(write_dataset, datasets_path, monkeypatch, failure):
-    update, calls = HDF5Storage.update_episodes, []
+    append, calls = hdf5.append, []
 
-    def fail_the_second_time(self, episodes):
+    def fail_the_second_time(path, episodes):
         calls.append(1)
         if len(calls) == 2:
             raise failure
-        return update(self, episodes)
+        append(path, episodes)
 
     monkeypatch.setattr(minari_io, "_BATCH", 2)
-    monkeypatch.setattr(HDF5Storage, "update_episodes", fail_the_second_time)
+    monkeypatch.setattr(hdf5, "append", fail_the_second_time)
     expected = StorageError if failure in FULL else KeyboardInterrupt
     with pytest.raises(expected) as error:
         write_dataset()
