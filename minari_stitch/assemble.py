@@ -63,7 +63,7 @@ def original(
     """
     for index, part in enumerate(source):
         length = len(part["rewards"])
-        state = np.arange(length + 1)
+        state = np.arange(length + 1) if ids[index] >= 0 else np.full(length + 1, -1)
         infos = provenance(
             np.zeros(length + 1, bool),
             np.full(length + 1, ids[index]),

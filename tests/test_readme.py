@@ -149,7 +149,8 @@ def options(name):
 
 def test_what_is_mentioned_in_the_text_exists():
     inline = re.findall(r"`([^`\n]+)`", _FENCE.sub("", README))
-    known = {option for name in ("augment", "filter", "show", "render", "import-d4rl", "mix") for option in options(name)}
+    commands = ("augment", "filter", "show", "render", "import-d4rl", "mix")
+    known = {option for name in commands for option in options(name)}
     for code in inline:
         for option in re.findall(r"(?<!\S)--[a-z-]+", code):
             assert option in known, f"{code}: there is no {option}"

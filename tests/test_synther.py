@@ -13,7 +13,9 @@ import toy
 from minari_stitch import edm, minari_io
 from minari_stitch.errors import ConfigError
 from minari_stitch.models import Scales
+from minari_stitch.run import Run
 from minari_stitch.transforms import synther
+from minari_stitch.transforms.job import Job
 from minari_stitch.transforms.synther import Rows, SynthER
 
 SER = "toy/walk-ser-v0"
@@ -155,7 +157,7 @@ def test_what_a_perfect_model_samples_is_the_source(monkeypatch, whitening):
         rows = synther._rows(jobs[0])
         assert shape == (64, rows.width)
         *columns, terminal = rows.split(rows.rows[250:314])
-        return (torch.cat([*columns, 0.4 + 0.2 * terminal], 1) - rows._mean) @ rows._encode
+        return (torch.cat([*columns, 0.4 + 0.2 * terminal], 1) - rows.maps[0]) @ rows.maps[1]
 
     def remember(job, chunk, progress):
         jobs.append(job)
@@ -215,3 +217,20 @@ def test_networks_keep_their_frequencies():
     (path,) = minari_io.datasets_path().glob(".stitch-runs/*/models-*/denoiser.pt")
     weights = torch.load(path, weights_only=True)["weights"]
     assert weights["frequencies"].std() == pytest.approx(2 * np.pi, rel=0.5)
+
+
+def test_axes_are_those_of_training(tmp_path):
+    """Another linear-algebra library may turn an axis round: what was trained is kept with the network."""
+    toy.write()
+    source = minari_io.read(toy.ID)
+    job = Job.of(SynthER(), source, Run(directory=tmp_path), trained=[], sampled=[])
+    synther._rows.cache_clear()
+    first = synther._rows(job)
+    mean, encode, decode = first.maps
+    torch.save((mean, -encode, -decode), job.network("whitening"))
+    synther._rows.cache_clear()
+    again = synther._rows(job)
+    torch.testing.assert_close(again.maps[1], -encode)
+    for ours, theirs in zip(again.split(-first.rows), first.split(first.rows), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    synther._rows.cache_clear()

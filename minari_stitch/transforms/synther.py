@@ -28,7 +28,8 @@ from minari_stitch.nets import MLP, ResidualMLP, initialise
 from minari_stitch.proposals import chunk_generator
 from minari_stitch.rollouts import End, Rollouts
 from minari_stitch.run import Run
-from minari_stitch.train import Progress
+from minari_stitch.storage import reading
+from minari_stitch.train import Progress, save_atomically
 from minari_stitch.transforms.job import Job, source
 from minari_stitch.transforms.rolled import FittedRollouts, judge, train_judge
 
@@ -95,7 +96,8 @@ class Rows:
         whitening: See `SynthER`.
 
     Attributes:
-        rows: `(N, D)` on the device of the scales.
+        rows: `(N, D)`, on the CPU.
+        maps: Mean `(D,)` and the matrices `(D, D)` to whitened rows and back.
     """
 
     def __init__(self, episodes: Episodes, scales: Scales, whitening: Literal["columns", "full"]) -> None:
@@ -108,32 +110,40 @@ class Rows:
         ]
         if episodes.terminations.any():
             columns.append(torch.tensor(episodes.terminations, dtype=torch.float32)[:, None])
-        self._widths, self._scales = [column.shape[1] for column in columns], scales
+        self._widths = [column.shape[1] for column in columns]
         table = torch.cat(columns, 1).numpy().astype(np.float64)
         # In float64 NumPy: sums in torch depend on the number of threads.
-        self._mean = torch.tensor(table.mean(0), dtype=torch.float32)
+        mean = torch.tensor(table.mean(0), dtype=torch.float32)
         covariance = np.cov(table.T) if whitening == "full" else np.diag(table.var(0))
         variance, axes = np.linalg.eigh(covariance)
         # A direction without variance (a constant column) stays as it is instead of being blown up.
         spread = np.sqrt(np.where(variance > _FLOOR**2, variance, 1.0))
-        self._encode = torch.tensor(axes / spread, dtype=torch.float32)
-        self._decode = torch.tensor((axes * spread).T, dtype=torch.float32)
-        self.rows = (torch.tensor(table, dtype=torch.float32) - self._mean) @ self._encode
+        encode, decode = (torch.tensor(x, dtype=torch.float32) for x in (axes / spread, (axes * spread).T))
+        self.maps = (mean, encode, decode)
+        self.rows = (torch.tensor(table, dtype=torch.float32) - mean) @ encode
 
     @property
     def width(self) -> int:
         """D."""
-        return len(self._mean)
+        return len(self.maps[0])
 
     def split(self, rows: Tensor) -> list[Tensor]:
         """Rows `(B, D)` as standardised states, actions in units of [-1, 1], rewards, next states, and termination."""
-        return list((rows @ self._decode + self._mean).split(self._widths, 1))
+        mean, _, decode = self.maps
+        return list((rows @ decode + mean).split(self._widths, 1))
 
 
 @functools.lru_cache(maxsize=1)
 def _rows(job: Job) -> Rows:
     episodes, scales = source(job)
-    return Rows(episodes, scales.to("cpu"), job.transform.whitening)
+    rows, path = Rows(episodes, scales.to("cpu"), job.transform.whitening), job.network("whitening")
+    # Axes are unique only up to their signs: what samples must use those that the denoiser was trained with.
+    if path.exists():
+        with reading(path):
+            rows.maps = torch.load(path, weights_only=True)
+    else:
+        save_atomically(rows.maps, path)
+    return rows
 
 
 def _denoiser(job: Job, generator: torch.Generator) -> ResidualMLP:
