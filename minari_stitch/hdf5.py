@@ -33,7 +33,7 @@ _INDEX = 1_000_000  # bytes by which what finds an episode in the file may grow 
 _LINK, _GROUP, _DATASET = map(h5p.create, (h5p.LINK_CREATE, h5p.GROUP_CREATE, h5p.DATASET_CREATE))
 _LINK.set_char_encoding(h5t.CSET_UTF8)
 _LINK.set_create_intermediate_group(True)
-_GROUP.set_obj_track_times(False)  # so that equal episodes make equal files
+_GROUP.set_obj_track_times(False)  # as h5py does for datasets
 _DATASET.set_obj_track_times(False)
 _GROUP.set_attr_phase_change(1000, 0)  # the index that HDF5 makes for more than 8 attributes takes 1 KB
 

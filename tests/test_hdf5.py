@@ -181,14 +181,13 @@ def test_what_only_minari_writes_is_read_as_minari_reads_it(tmp_path):
     assert contents(tmp_path / "plain")["episode_0/infos/kinds"][0].equal(h5py.h5t.NATIVE_INT8)
 
 
-def test_files_are_small_reproducible_and_of_an_old_format(tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / name).touch()
-        hdf5.append(tmp_path / name, [episode(number) for number in range(200)])
-        hdf5.append(tmp_path / name, [episode(number) for number in range(200, 400)])
-    data = (tmp_path / "one").read_bytes()
-    assert data == (tmp_path / "two").read_bytes() and len(data) < 400 * 4000
-    with h5py.File(tmp_path / "one") as file:
+def test_files_are_small_and_of_an_old_format(tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    for first in (0, 200):
+        hdf5.append(path, [episode(number) for number in range(first, first + 200)])
+    assert path.stat().st_size < 400 * 4000
+    with h5py.File(path) as file:
         assert len(file) == 400 and file.id.get_create_plist().get_version()[0] == 2  # since HDF5 1.8
         assert file["episode_399/infos/flag"].chunks is None
 
