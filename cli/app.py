@@ -139,6 +139,7 @@ def augment(
         from minari_stitch import demo, minari_io
         from minari_stitch.augment import METADATA_KEY, default_run_directory
         from minari_stitch.augment import augment as run_augment
+        from minari_stitch.config import to_dict
         from minari_stitch.errors import ConfigError
         from minari_stitch.models import NETWORKS
         from minari_stitch.presets import method as chosen
@@ -184,7 +185,7 @@ def augment(
             if METADATA_KEY in dataset.metadata:
                 err.print(f"[yellow]{dataset_id} is itself synthetic[/]: its bridges are stitched once more.")
             if verbose:
-                err.print_json(json.dumps(dataclasses.asdict(transform)))
+                err.print_json(json.dumps(to_dict(transform)))
             if run_dir is None:
                 run = dataclasses.replace(run, directory=default_run_directory(dataset))
             result = run_augment(
