@@ -368,7 +368,7 @@ def test_limits_are_those_of_slow_loops(tmp_path, monkeypatch):
     job = make_job(tmp_path / "job", Tatu(**SETTINGS | {"members": 7}, hidden=16), DATA)
     net = tatu._ensemble(job, seeded(5))
     save_atomically({"weights": net.state_dict()}, job.network("ensemble"))
-    tatu._measure(job, None)
+    tatu._measure(job, "limits", None)
     limits = torch.load(job.network("limits"), weights_only=True)
     tables, (episodes, s) = tatu._tables(job), source(job)
     errors, largest = np.zeros(7), 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import itertools
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from minari_stitch.run import Run
 from minari_stitch.source import Source
 from minari_stitch.train import Progress
 from minari_stitch.transforms import Sample
-from minari_stitch.transforms.job import Job, source
+from minari_stitch.transforms.job import Job, source, train_missing
 
 _PATIENCE = 512
 _LOWEST_ACCEPTANCE = 0.01
@@ -82,9 +81,7 @@ class DiffStitch:
         """
         _require_pairs(dataset.episodes, self.stitch)
         job = Job.of(self, dataset, run, trained=[self.models, self.stitch.discount], sampled=[self.stitch])
-        missing = [(job, name) for name in networks(dataset.episodes) if not job.network(name).exists()]
-        if missing:
-            collections.deque(run.map(_train, missing, run.threads), maxlen=0)
+        train_missing(run, job, _train, networks(dataset.episodes))
         return FittedDiffStitch(transform=self, dataset=dataset, run=run, job=job)
 
 

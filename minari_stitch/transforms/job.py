@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from minari_stitch.minari_io import Dataset
 from minari_stitch.models import Scales
 from minari_stitch.run import Run
 from minari_stitch.spaces import FlatSpace
+from minari_stitch.train import Progress
 
 _DEFAULT = DiffusionConfig()
 
@@ -90,6 +92,13 @@ class Job:
     def chunk(self, number: int) -> Path:
         """File of a chunk."""
         return self.chunks / f"{number:06d}.npz"
+
+
+def train_missing(run: Run, job: Job, train: Callable[[Job, str, Progress | None], None], names: Iterable[str]) -> None:
+    """Run `train(job, name, progress)` in the run's processes for each network whose file is not there."""
+    missing = [(job, name) for name in names if not job.network(name).exists()]
+    if missing:
+        collections.deque(run.map(train, missing, run.threads), maxlen=0)
 
 
 @functools.lru_cache(maxsize=1)

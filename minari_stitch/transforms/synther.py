@@ -30,7 +30,7 @@ from minari_stitch.rollouts import End, Rollouts
 from minari_stitch.run import Run
 from minari_stitch.storage import reading
 from minari_stitch.train import Progress, save_atomically
-from minari_stitch.transforms.job import Job, source
+from minari_stitch.transforms.job import Job, source, train_missing
 from minari_stitch.transforms.rolled import FittedRollouts, judge, train_judge
 
 _SALT = 101
@@ -81,9 +81,7 @@ class SynthER:
         """
         trained = [self.hidden, self.blocks, self.whitening, self.noise, self.train, self.models]
         job = Job.of(self, dataset, run, trained=trained, sampled=[self.sampler_steps, self.chunk])
-        missing = [(job, name) for name in ("denoiser", "dynamics") if not job.network(name).exists()]
-        for _ in run.map(_train, missing, run.threads):
-            pass
+        train_missing(run, job, _train, ("denoiser", "dynamics"))
         return FittedRollouts(dataset=dataset, run=run, job=job, make=_sample)
 
 

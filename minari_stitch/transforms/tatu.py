@@ -26,7 +26,7 @@ from minari_stitch.proposals import chunk_generator
 from minari_stitch.rollouts import End, Rollouts
 from minari_stitch.run import Run
 from minari_stitch.train import Progress, save_atomically
-from minari_stitch.transforms.job import Job, source
+from minari_stitch.transforms.job import Job, source, train_missing
 from minari_stitch.transforms.rolled import FittedRollouts, judge, train_judge
 
 _SALTS = {"ensemble": 201, "policy": 202}
@@ -88,10 +88,8 @@ class Tatu:
         sampled = [self.horizon, self.elites, self.strictness, self.pessimism, self.chunk, self.discount]
         job = Job.of(self, dataset, run, trained=nets, sampled=sampled)
         names = ("ensemble", "policy", "dynamics", *(["termination"] if dataset.episodes.terminations.any() else []))
-        for _ in run.map(_train, [(job, name) for name in names if not job.network(name).exists()], run.threads):
-            pass
-        for _ in run.map(_measure, [] if job.network("limits").exists() else [(job,)], run.threads):
-            pass
+        train_missing(run, job, _train, names)
+        train_missing(run, job, _measure, ("limits",))  # of what was trained
         return FittedRollouts(dataset=dataset, run=run, job=job, make=_roll)
 
 
@@ -237,7 +235,7 @@ def _train(job: Job, name: str, progress: Progress | None) -> None:
 
 
 @torch.no_grad()
-def _measure(job: Job, progress: Progress | None) -> None:
+def _measure(job: Job, name: str, progress: Progress | None) -> None:
     """Keep the elites and the largest uncertainty of a step of the source."""
     tables, units = _tables(job), _units(job)
     net = load_weights(_ensemble(job, torch.Generator()), job.network("ensemble"), torch.device(job.device))
@@ -248,7 +246,7 @@ def _measure(job: Job, progress: Progress | None) -> None:
     for steps in torch.arange(len(tables.u), device=units.device).split(_BATCH):
         _, log_variance = gaussians(net, tables.z[tables.state[steps]], tables.u[steps])
         largest = torch.maximum(largest, uncertainty(log_variance, units).amax())
-    save_atomically({"order": error.argsort().cpu(), "largest": float(largest)}, job.network("limits"))
+    save_atomically({"order": error.argsort().cpu(), "largest": float(largest)}, job.network(name))
 
 
 @functools.lru_cache(maxsize=1)
