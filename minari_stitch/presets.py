@@ -48,7 +48,6 @@ def method(name: MethodName, size: PresetName) -> Transform:
         return SynthER(
             hidden=1024,
             blocks=6,
-            whitening="columns" if size == "paper" else "full",
             sampler_steps=128,
             train=FitConfig(steps=100_000, batch_size=1024, learning_rate=3e-4, ema=0.999, evaluate_every=1000),
             models=judges,

@@ -567,7 +567,7 @@ def run_directory_of_toy(made_otherwise):
     [
         ("synther", "sampler_steps=5", False),
         ("synther", "train.steps=25", True),
-        ("synther", "whitening=columns", True),
+        ("synther", "whitening=full", True),
         ("synther", "noise.largest=50", True),
         ("synther", "noise.log_mean=-0.5", True),
         ("tatu", "strictness=0.2", False),
