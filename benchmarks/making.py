@@ -74,8 +74,9 @@ def find(item: Experiment, say: Callable[[str], None]) -> str:
         StitchError: Something cannot be made.
     """
     parse_id(item.dataset)
-    if demo.is_demo_id(item.dataset) and not exists(item.dataset) and not _SUBSET.fullmatch(item.dataset):
-        demo.ensure(item.dataset)  # or says which there are
+    unknown = item.dataset not in demo.RECIPES and not _SUBSET.fullmatch(item.dataset)
+    if demo.is_demo_id(item.dataset) and unknown and not exists(item.dataset):
+        demo.ensure(item.dataset)  # says which there are
     found = item.augmented or newest(item.dataset, item.variant)
     if not ensure(item.dataset, say):
         raise DatasetNotFoundError(
