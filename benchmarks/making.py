@@ -75,7 +75,7 @@ def find(item: Experiment, say: Callable[[str], None]) -> str:
     """
     parse_id(item.dataset)
     unknown = item.dataset not in demo.RECIPES and not _SUBSET.fullmatch(item.dataset)
-    if demo.is_demo_id(item.dataset) and unknown and not exists(item.dataset):
+    if unknown and demo.is_demo_id(item.dataset):
         demo.ensure(item.dataset)  # says which there are
     found = item.augmented or newest(item.dataset, item.variant)
     if not ensure(item.dataset, say):

@@ -171,7 +171,7 @@ def augment(
                 progress=progress,
                 **options,
             )
-            if demo.is_demo_id(dataset_id) and (dataset_id in demo.RECIPES or not minari_io.exists(dataset_id)):
+            if demo.is_demo_id(dataset_id):
                 demo.ensure(
                     dataset_id,
                     n_steps=demo_steps,

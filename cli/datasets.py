@@ -94,7 +94,7 @@ def mix(
         begin = time.monotonic()
         with Stages(err, ()) as progress:
             for dataset_id in dataset_ids:
-                if demo.is_demo_id(dataset_id) and not minari_io.exists(dataset_id):
+                if demo.is_demo_id(dataset_id):
                     demo.ensure(dataset_id, progress=partial(progress, "roll out"))
             result = run_mix(
                 [minari_io.read(name, skip_invalid=skip_invalid, keep_infos=True) for name in dataset_ids],

@@ -97,8 +97,8 @@ def policy_table() -> dict[str, Any]:
 
 
 def is_demo_id(dataset_id: str) -> bool:
-    """Whether an id lies under `demo/`; `ensure` says whether there is a recipe for it."""
-    return dataset_id.startswith("demo/")
+    """Whether an id under `demo/` is for `ensure` to make; others there are local datasets made from demo ones."""
+    return dataset_id.startswith("demo/") and (dataset_id in RECIPES or not minari_io.exists(dataset_id))
 
 
 def ensure(
