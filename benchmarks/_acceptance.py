@@ -15,14 +15,14 @@ from _timing import Section, Setup, Spread, seconds
 from torch import Tensor
 
 from minari_stitch.config import FitConfig, ModelConfig, QualifyConfig, StitchConfig
-from minari_stitch.fitting import train_network
-from minari_stitch.models import NETWORKS, Models, Scales, load_models
+from minari_stitch.diffstitch.fitting import train_network
+from minari_stitch.diffstitch.models import NETWORKS, Models, Scales, load_models
+from minari_stitch.diffstitch.proposals import Outcome, Proposals, propose
+from minari_stitch.diffstitch.source import Source
+from minari_stitch.diffstitch.stitch import Pairs, choose_pairs, estimate_steps, qualify, stitch_states, wrap_up
+from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.presets import preset
-from minari_stitch.proposals import Outcome, Proposals, propose
 from minari_stitch.run import Run
-from minari_stitch.source import Source
-from minari_stitch.stitch import Pairs, choose_pairs, estimate_steps, qualify, stitch_states, wrap_up
-from minari_stitch.transforms.diffstitch import DiffStitch
 
 DELTAS = (0.5, 1.0, 2.0)
 _FEW = (5, 10, 20)
@@ -137,7 +137,8 @@ def _ancestral(setup: Setup) -> tuple[int, float]:
 
 def _bundle(setup: Setup) -> tuple[DiffStitch, Models, Source, Any, Path]:
     """Trained models of the fast preset, from the run directory where it has them."""
-    from minari_stitch import demo, minari_io
+    from minari_stitch.data import minari_io
+    from minari_stitch.sim import demo
 
     if demo.is_demo_id(setup.dataset):
         demo.ensure(setup.dataset, n_steps=setup.demo_steps, workers=1)

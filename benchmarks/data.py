@@ -19,12 +19,12 @@ import torch
 from torch import Generator, Tensor
 
 from benchmarks.algos import Ratio, Sizes
-from minari_stitch import minari_io
-from minari_stitch.augment import stitch_record
-from minari_stitch.episodes import Episodes
+from minari_stitch.data import minari_io
+from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, StitchError
-from minari_stitch.minari_io import Dataset
-from minari_stitch.spaces import FlatSpace
+from minari_stitch.pipeline import stitch_record
 
 Augmented = Literal["bridges", "episodes"]
 """What the augmented side of a batch is drawn from: synthetic steps only, or all steps of stitched episodes."""

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
 
-from minari_stitch.behaviour import make_env
+from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import StitchError
-from minari_stitch.minari_io import Dataset
-from minari_stitch.spaces import FlatSpace
+from minari_stitch.sim.behaviour import make_env
 
 Policy = Callable[[Any], torch.Tensor]
 """Normalised observations `(K, M, S)`, or windows (see `Evaluator`), to actions `(K, M, A)` in [-1, 1]."""

@@ -29,13 +29,14 @@ if __package__ in (None, ""):
 
 from benchmarks.making import newest
 from benchmarks.suites import Variant
-from minari_stitch import demo, minari_io
-from minari_stitch.augment import stitch_record
-from minari_stitch.episodes import Episodes
+from minari_stitch.data import minari_io
+from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.minari_io import Dataset
 from minari_stitch.errors import InvalidDataError, StitchError
-from minari_stitch.minari_io import Dataset
+from minari_stitch.pipeline import stitch_record
 from minari_stitch.presets import METHODS
-from minari_stitch.quality import MujocoLocomotion, Simulator, oracle_errors
+from minari_stitch.sim import demo
+from minari_stitch.sim.oracle import MujocoLocomotion, Simulator, oracle_errors
 
 _LENGTHS = 8
 

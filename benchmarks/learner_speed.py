@@ -37,9 +37,9 @@ from benchmarks._timing import Section, Spread
 from benchmarks.algos import Lane, bc, iql, td3_bc
 from benchmarks.data import LearnerData
 from benchmarks.trainer import Precision, Program
-from minari_stitch.episodes import Episodes
-from minari_stitch.minari_io import Dataset
-from minari_stitch.validation import ValidationReport
+from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.validation import ValidationReport
 
 STATES, ACTIONS, BATCH, RATE = 11, 3, 256, 3e-4
 LEARNERS = {"td3_bc": td3_bc, "iql": iql, "bc": bc}

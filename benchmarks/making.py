@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from benchmarks.suites import DIFFSTITCH, Experiment, Variant
-from minari_stitch import demo
+from minari_stitch.data.ids import datasets_path, exists, parse_id
 from minari_stitch.errors import DatasetNotFoundError, StitchError
-from minari_stitch.ids import datasets_path, exists, parse_id
+from minari_stitch.sim import demo
 
 _SUBSET = re.compile(r"(?P<name>.+)-(?P<percent>\d+)pct-v0")
 

@@ -88,7 +88,7 @@ def watch(command: list[str], environment: dict[str, str]) -> Peaks:
 
 def measure(n_steps: int, n_episodes: int, stitch_steps: int, workers: int, fits: int, settings: list[str]) -> Peaks:
     """Write the dataset, augment it, and return the peaks."""
-    from minari_stitch import minari_io
+    from minari_stitch.data import minari_io
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MINARI_DATASETS_PATH"] = folder

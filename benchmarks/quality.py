@@ -18,13 +18,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from minari_stitch import minari_io
-from minari_stitch.augment import ORACLE_KEY, default_run_directory, stitch_record
+from minari_stitch.data import minari_io
+from minari_stitch.diffstitch.proposals import Outcome, Proposals
 from minari_stitch.errors import InvalidDataError, StitchError
+from minari_stitch.pipeline import ORACLE_KEY, default_run_directory, stitch_record
 from minari_stitch.presets import from_dict
-from minari_stitch.proposals import Outcome, Proposals
-from minari_stitch.quality import MujocoLocomotion, agreement, largest, oracle_errors, real_paths
 from minari_stitch.run import Run
+from minari_stitch.sim.oracle import MujocoLocomotion, agreement, largest, oracle_errors, real_paths
 
 DELTAS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
+from minari_stitch.data.ids import datasets_path
 from minari_stitch.errors import StorageError
-from minari_stitch.ids import datasets_path
 
 DEFAULT_FOLDER = Path(__file__).parent / "results"
 _PACKAGES = ("minari-stitch", "minari", "gymnasium", "mujoco", "torch", "numpy")

@@ -32,14 +32,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minari_stitch.config import FitConfig, ModelConfig, StitchConfig
-from minari_stitch.diffusion import Schedule, masked_loss, sample, training_masks
-from minari_stitch.episodes import Episodes
-from minari_stitch.fitting import Tables
-from minari_stitch.models import NETWORKS, Models, Scales, build
+from minari_stitch.data.episodes import Episodes
+from minari_stitch.diffstitch.diffusion import Schedule, masked_loss, sample, training_masks
+from minari_stitch.diffstitch.fitting import Tables
+from minari_stitch.diffstitch.models import NETWORKS, Models, Scales, build
+from minari_stitch.diffstitch.proposals import propose
+from minari_stitch.diffstitch.source import Source
+from minari_stitch.learn.loop import fit
 from minari_stitch.presets import preset
-from minari_stitch.proposals import propose
-from minari_stitch.source import Source
-from minari_stitch.train import fit
 
 
 def sampler(setup: Setup) -> Section:
@@ -131,7 +131,7 @@ def writer(setup: Setup) -> Section:
     import minari
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
-    from minari_stitch import minari_io
+    from minari_stitch.data import minari_io
 
     section = Section(
         "writer",

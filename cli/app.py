@@ -136,15 +136,16 @@ def augment(
     with errors(verbose):
         import torch
 
-        from minari_stitch import demo, minari_io
-        from minari_stitch.augment import METADATA_KEY, default_run_directory
-        from minari_stitch.augment import augment as run_augment
         from minari_stitch.config import to_dict
+        from minari_stitch.data import minari_io
+        from minari_stitch.diffstitch.models import NETWORKS
         from minari_stitch.errors import ConfigError
-        from minari_stitch.models import NETWORKS
+        from minari_stitch.pipeline import METADATA_KEY, default_run_directory
+        from minari_stitch.pipeline import augment as run_augment
         from minari_stitch.presets import method as chosen
         from minari_stitch.presets import override
         from minari_stitch.run import Run
+        from minari_stitch.sim import demo
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -207,7 +208,7 @@ def filter(  # noqa: A001 - the command's name
 ) -> None:
     """Write the part of a stitched dataset that qualifies at a smaller delta."""
     with errors(verbose):
-        from minari_stitch.augment import refilter
+        from minari_stitch.pipeline import refilter
 
         begin = time.monotonic()
         result = refilter(dataset_id, delta, output_id=output_id)
@@ -229,7 +230,7 @@ def show(
 ) -> None:
     """Report of a stitched dataset: outcomes, acceptance by delta, bridges, returns, and the oracle's word."""
     with errors(verbose):
-        from minari_stitch import minari_io
+        from minari_stitch.data import minari_io
 
         dataset = minari_io.read(dataset_id, download=False, keep_infos=True)
         if as_json:
@@ -247,6 +248,7 @@ app.command(epilog="\n\n".join(datasets.MIX_EXAMPLES))(datasets.mix)
 def demo_list() -> None:
     """List the demo/ datasets; each is rolled out in MuJoCo on first use."""
     with errors(False):
-        from minari_stitch import demo, minari_io
+        from minari_stitch.data import minari_io
+        from minari_stitch.sim import demo
 
         view.print_recipes(out, demo.RECIPES.values(), minari_io.exists)

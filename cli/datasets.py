@@ -42,7 +42,7 @@ def import_d4rl(
 ) -> None:
     """Write a D4RL file as a Minari dataset."""
     with errors(verbose):
-        from minari_stitch.d4rl_io import import_d4rl as run_import
+        from minari_stitch.sim.d4rl import import_d4rl as run_import
 
         begin = time.monotonic()
         with Stages(err, ()) as progress:
@@ -86,8 +86,9 @@ def mix(
 ) -> None:
     """Write the episodes of several datasets, or a share of each, as a new one."""
     with errors(verbose):
-        from minari_stitch import demo, minari_io
-        from minari_stitch.combine import mix as run_mix
+        from minari_stitch.data import minari_io
+        from minari_stitch.data.mix import mix as run_mix
+        from minari_stitch.sim import demo
 
         if output_id is not None:
             minari_io.check_output_id(output_id)

@@ -39,9 +39,9 @@ def render(
 ) -> None:
     """Draw a stitched episode: a filmstrip and an animation of a robot, or a path in the plane."""
     with errors(verbose):
-        from minari_stitch import minari_io
-        from minari_stitch.augment import stitch_record
-        from minari_stitch.render import render_episode, render_returns
+        from minari_stitch.data import minari_io
+        from minari_stitch.draw.render import render_episode, render_returns
+        from minari_stitch.pipeline import stitch_record
 
         stitched = minari_io.read(dataset_id, download=False, keep_infos=True)
         if returns:

@@ -9,8 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from minari_stitch.augment import ORACLE_KEY, Augmented, stitch_record
-from minari_stitch.minari_io import Dataset
+from minari_stitch.data.minari_io import Dataset
+from minari_stitch.pipeline import ORACLE_KEY, Augmented, stitch_record
 
 _OUTCOMES = {
     "accepted": "accepted",

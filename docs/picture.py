@@ -12,8 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from minari_stitch import figures, minari_io, render
-from minari_stitch.figures import COLOURS, Seam
+from minari_stitch.data import minari_io
+from minari_stitch.draw import figures, render
+from minari_stitch.draw.figures import COLOURS, Seam
 
 CONTEXT = 60
 

@@ -11,13 +11,13 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from minari_stitch.baselines.controls import Real, Resample
+from minari_stitch.baselines.synther import SynthER
+from minari_stitch.baselines.tatu import Tatu
 from minari_stitch.config import DiffusionConfig, FitConfig, ModelConfig, StitchConfig
+from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import ConfigError
-from minari_stitch.transforms import Transform
-from minari_stitch.transforms.controls import Real, Resample
-from minari_stitch.transforms.diffstitch import DiffStitch
-from minari_stitch.transforms.synther import SynthER
-from minari_stitch.transforms.tatu import Tatu
+from minari_stitch.transform import Transform
 
 C = TypeVar("C")
 _Change = tuple[list[str], Any, str]  # path, value, full name

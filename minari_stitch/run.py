@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from minari_stitch.errors import ConfigError, StorageError, WorkerError
-from minari_stitch.train import Progress
+from minari_stitch.learn.loop import Progress
 
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16"]

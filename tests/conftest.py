@@ -24,7 +24,7 @@ def datasets_path(tmp_path, monkeypatch):
 @pytest.fixture
 def make_episodes():
     """Return a function that builds small random Episodes."""
-    from minari_stitch.episodes import Episodes
+    from minari_stitch.data.episodes import Episodes
 
     def make(n_episodes=4, length=10, obs_dim=3, act_dim=2, seed=0, dtype=np.float32):
         """Random walks with actions in (-1, 1); odd episodes terminate, even ones are truncated."""
@@ -51,7 +51,7 @@ def write_dataset(make_episodes):
     """Return a function that writes Episodes (random ones by default) as a Minari dataset with Box spaces."""
     from gymnasium import spaces
 
-    from minari_stitch import minari_io
+    from minari_stitch.data import minari_io
 
     def write(dataset_id="test/walk-v0", episodes=None, **kwargs):
         """Write, and return the id; `kwargs` go to `minari_io.write`."""

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from minari_stitch.config import DiffusionConfig, FitConfig, ModelConfig
-from minari_stitch.diffusion import Schedule
-from minari_stitch.episodes import Episodes
-from minari_stitch.models import Models, Scales, build
-from minari_stitch.nets import MLP
+from minari_stitch.data.episodes import Episodes
+from minari_stitch.diffstitch.diffusion import Schedule
+from minari_stitch.diffstitch.models import Models, Scales, build
+from minari_stitch.learn.nets import MLP
 
 _A = np.array([[0.9, 0.1, 0.0], [-0.1, 0.9, 0.05], [0.0, 0.0, 0.8]])
 _B = np.array([[0.2, 0.0], [0.0, 0.3], [0.1, -0.1]])

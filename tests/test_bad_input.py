@@ -11,7 +11,7 @@ import toy
 from gymnasium import spaces
 from minari.dataset.minari_storage import MinariStorage
 
-from minari_stitch import hdf5, minari_io
+from minari_stitch.data import hdf5, minari_io
 
 
 def contents(path):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import toy
 
-from minari_stitch import demo, minari_io
-from minari_stitch.augment import METADATA_KEY, ORACLE_KEY
+from minari_stitch.data import minari_io
+from minari_stitch.pipeline import METADATA_KEY, ORACLE_KEY
+from minari_stitch.sim import demo
 
 HOPPER = "demo/hopper/medium-replay-v0"
 HOPPER_STITCHED = "demo/hopper/medium-replay-stitched-v0"

@@ -16,7 +16,7 @@ def make_dataset():
     """Three real Pendulum episodes with infos and metadata, 50 steps each, as `augment` writes them."""
     import gymnasium as gym
 
-    from minari_stitch import minari_io
+    from minari_stitch.data import minari_io
 
     env = gym.make("Pendulum-v1", max_episode_steps=50)
     parts = []

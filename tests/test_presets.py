@@ -4,13 +4,13 @@ import typing
 
 import pytest
 
+from minari_stitch.baselines.controls import Real, Resample
+from minari_stitch.baselines.synther import SynthER
+from minari_stitch.baselines.tatu import Tatu
 from minari_stitch.config import DiffusionConfig, ModelConfig, StitchConfig, to_dict
+from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import ConfigError
 from minari_stitch.presets import METHODS, MethodName, PresetName, from_dict, method, override, preset
-from minari_stitch.transforms.controls import Real, Resample
-from minari_stitch.transforms.diffstitch import DiffStitch
-from minari_stitch.transforms.synther import SynthER
-from minari_stitch.transforms.tatu import Tatu
 
 NAMES = typing.get_args(PresetName)
 

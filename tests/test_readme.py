@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from minari_stitch import minari_io
+from minari_stitch.data import minari_io
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import toy
 
-from minari_stitch import minari_io
+from minari_stitch.data import minari_io
 
 STEPS = 1500
 WORDS = ("--delta", toy.DELTA, "--steps", STEPS, "--set", "stitch.chunk=4", "--json")

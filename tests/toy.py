@@ -96,7 +96,7 @@ def write(parts=None, dataset_id=ID, observation_space=None, action_space=None, 
     from gymnasium import spaces
     from gymnasium.envs.registration import EnvSpec
 
-    from minari_stitch import minari_io
+    from minari_stitch.data import minari_io
 
     parts = walks() if parts is None else parts
     observations = parts[0]["observations"]

@@ -17,7 +17,7 @@ import numpy as np
 import typer
 from train import play_stochastic
 
-from minari_stitch.behaviour import make_env
+from minari_stitch.sim.behaviour import make_env
 
 ENV_ID = "AdroitHandPen-v1"
 HORIZON = 100

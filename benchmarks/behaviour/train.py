@@ -1,7 +1,7 @@
 """Train behaviour policies for the demo datasets, and measure what they earn.
 
 SBX's soft actor-critic trains; its actor is saved every so often in the layout of
-`minari_stitch.behaviour.Actor`; returns are measured with that NumPy actor, the one that is shipped.
+`minari_stitch.sim.behaviour.Actor`; returns are measured with that NumPy actor, the one that is shipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from minari_stitch.behaviour import Policy, load_actor, make_env, play_episode, uniform
+from minari_stitch.sim.behaviour import Policy, load_actor, make_env, play_episode, uniform
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

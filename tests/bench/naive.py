@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from benchmarks.algos import Sizes
-from minari_stitch import minari_io
+from minari_stitch.data import minari_io
 
 SIZES = Sizes(states=3, actions=2)
 

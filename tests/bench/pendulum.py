@@ -5,10 +5,10 @@ import dataclasses
 import gymnasium as gym
 import numpy as np
 
-from minari_stitch import minari_io
-from minari_stitch.augment import METADATA_KEY
-from minari_stitch.behaviour import play_episode, uniform
-from minari_stitch.episodes import Episodes
+from minari_stitch.data import minari_io
+from minari_stitch.data.episodes import Episodes
+from minari_stitch.pipeline import METADATA_KEY
+from minari_stitch.sim.behaviour import play_episode, uniform
 
 ID = "test/pendulum-v0"
 STITCHED = "test/pendulum-stitched-v0"

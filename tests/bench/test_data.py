@@ -15,7 +15,7 @@ from benchmarks.data import (
     load,
     parse_ratio,
 )
-from minari_stitch import minari_io
+from minari_stitch.data import minari_io
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, InvalidDataError
 
 

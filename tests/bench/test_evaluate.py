@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.evaluate import Evaluator, Reference, SimulatorError, environment_spec
-from minari_stitch import minari_io
+from minari_stitch.data import minari_io
 
 
 def dataset(**metadata):

@@ -8,7 +8,7 @@ import toy
 from typer.testing import CliRunner
 
 from benchmarks import fidelity
-from minari_stitch.episodes import Episodes
+from minari_stitch.data.episodes import Episodes
 
 
 def test_marginals_are_one_minus_kolmogorov_smirnov():

@@ -7,7 +7,7 @@ import pendulum
 import pytest
 
 from benchmarks.results import Cell, Results, conditions, identity
-from minari_stitch import minari_io
+from minari_stitch.data import minari_io
 from minari_stitch.errors import StorageError
 
 

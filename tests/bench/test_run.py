@@ -14,7 +14,7 @@ from benchmarks import executors, experiment, making, run
 from benchmarks.making import newest
 from benchmarks.results import Results
 from benchmarks.suites import BUDGETS
-from minari_stitch import minari_io
+from minari_stitch.data import minari_io
 
 
 def invoke(*words):

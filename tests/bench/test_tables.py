@@ -146,7 +146,7 @@ def test_the_report_prints_a_suite(tmp_path, capsys):
 @pytest.mark.parametrize("suite", [*PAPER, "figure5", "methods"])
 def test_a_suite_runs_end_to_end(suite, tmp_path, monkeypatch):
     """Real environments and the real command line, with tiny datasets, networks and budgets."""
-    from minari_stitch import demo
+    from minari_stitch.sim import demo
 
     def run_tiny(words, say):
         method = words[words.index("--method") + 1] if "--method" in words else "diffstitch"

@@ -1,0 +1,1 @@
+"""The paper's baselines SynthER and TATU, and controls that learn nothing."""

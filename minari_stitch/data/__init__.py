@@ -1,0 +1,1 @@
+"""Datasets: in memory, on disk, and what is wrong with them."""

@@ -1,0 +1,350 @@
+"""Minari datasets in and out: the only module that imports minari."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import minari
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from minari.dataset.minari_storage import MinariStorage
+from minari.namespace import create_namespace, list_local_namespaces
+from minari.storage.remotes import DEFAULT_REMOTE, get_cloud_storage
+
+from minari_stitch.data import hdf5
+from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.ids import check_output_id, datasets_path, exists, next_id, parse_id
+from minari_stitch.data.spaces import FlatSpace
+from minari_stitch.data.storage import plain, plain_attributes, plain_metadata, staging, storage_errors, within
+from minari_stitch.data.validation import (
+    Problem,
+    ValidationReport,
+    closed,
+    find_problems,
+    find_stored_problems,
+    flatten_episode,
+    usable_infos,
+    validate_episode,
+)
+from minari_stitch.errors import DatasetNotFoundError, InvalidDataError, StitchError, StorageError
+
+__all__ = ["Dataset", "annotate", "check", "check_output_id", "exists", "local_ids", "next_id", "read", "write"]
+
+_BATCH = 500  # episodes for each opening of the HDF5 file: one is twice as slow, thousands cost memory
+_PATIENCE = 8.0  # seconds for a remote's first answer; offline, Minari's default one retries for 23
+_STRUCTURE = {  # what describes the stored arrays, and so never travels to another dataset
+    *("dataset_id", "total_episodes", "total_steps", "dataset_size", "data_format", "jpeg_encoding"),
+    *("observation_space", "action_space", "env_spec", "minari_version", "combined_datasets"),
+}
+_EPISODE_STRUCTURE = {"id", "total_steps", "options"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """A Minari dataset in memory.
+
+    Attributes:
+        dataset_id: Its id.
+        episodes: The valid episodes, flat.
+        observation_space: Gymnasium space of the stored observations.
+        action_space: Gymnasium space of the stored actions.
+        env_spec: How to build the environment, where the dataset says so.
+        metadata: What may travel to a dataset made from this one (description, author, reference scores,
+            custom keys, ...), as plain JSON values.
+        episode_ids: `(E,)` id in the stored dataset of each episode.
+        skipped: What `skip_invalid` left out.
+    """
+
+    dataset_id: str
+    episodes: Episodes
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    env_spec: EnvSpec | None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    episode_ids: np.ndarray
+    skipped: ValidationReport
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """The environment's time limit, where known."""
+        return self.env_spec.max_episode_steps if self.env_spec else None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the episodes."""
+        return self.episodes.fingerprint()
+
+
+def read(dataset_id: str, *, skip_invalid: bool = False, download: bool = True, keep_infos: bool = False) -> Dataset:
+    """Read a local dataset, or fetch it through Minari's remote first.
+
+    A last step that is neither terminated nor truncated counts as truncated.
+
+    Args:
+        dataset_id: `namespace/name-v0`.
+        skip_invalid: Leave invalid episodes out instead of refusing the dataset.
+        download: Fetch what is not local.
+        keep_infos: Keep episode metadata, and the numeric infos that have T + 1 rows of one shape in every
+            episode. Real datasets break that rule, so it is meant for datasets that this package wrote.
+
+    Raises:
+        DatasetIdError: The id is malformed.
+        DatasetNotFoundError: The dataset is not local and cannot be fetched.
+        StorageError: The local copy cannot be read.
+        UnsupportedSpaceError: Its spaces cannot be stitched.
+        InvalidDataError: Some episodes are invalid, or with `skip_invalid` all are.
+    """
+    parse_id(dataset_id)
+    if not exists(dataset_id):
+        _download(dataset_id) if download else _refuse(dataset_id)
+    source = _open(dataset_id, datasets_path() / dataset_id)
+    flat = _flat_spaces(source.observation_space, source.action_space)
+    parts: list[dict[str, Any]] = []
+    ids: list[int] = []
+    problems: list[Problem] = []
+    for raw in _stored_episodes(source, extras=keep_infos):
+        try:
+            part: dict[str, Any] = flatten_episode(raw, **flat)
+            found = find_problems(part, episode=raw["id"], **flat)
+        except InvalidDataError as error:
+            part, found = {}, [Problem(raw["id"], None, str(error))]
+        problems += found
+        if not found:
+            part["truncations"] = closed(part["terminations"], part["truncations"])
+            parts.append(part | _extras(raw) if keep_infos else part)
+            ids.append(raw["id"])
+    report = ValidationReport(source.total_episodes, problems)
+    if problems and not skip_invalid:
+        raise InvalidDataError(f"Dataset {dataset_id!r}: {report}\nLeave them out with --skip-invalid.")
+    if not parts:
+        raise InvalidDataError(f"Dataset {dataset_id!r} holds nothing valid: {report}\nChoose another one.")
+    if keep_infos:
+        shapes = [{name: info.shape[1:] for name, info in part["infos"].items()} for part in parts]
+        common = {name for name in shapes[0] if all(name in s and s[name] == shapes[0][name] for s in shapes)}
+        for part in parts:
+            part["infos"] = {name: part["infos"][name] for name in sorted(common)}
+    return Dataset(
+        dataset_id=dataset_id,
+        episodes=Episodes.from_list(parts),
+        observation_space=source.observation_space,
+        action_space=source.action_space,
+        env_spec=source.env_spec,
+        metadata={k: plain(v) for k, v in source.storage.metadata.items() if k not in _STRUCTURE},
+        episode_ids=np.array(ids),
+        skipped=report,
+    )
+
+
+def write(
+    parts: Iterable[Mapping[str, Any]],
+    *,
+    dataset_id: str,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    env_spec: EnvSpec | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Write a new local dataset: it appears whole, or not at all.
+
+    Args:
+        parts: Flat episodes as `Episodes` yields them, consumed once, in batches. Infos of shape `(T + 1,)`
+            are stored as `(T + 1, 1)`; episode metadata may hold numbers, strings and short lists of them.
+        dataset_id: A free id, see `next_id`.
+        observation_space: Space to store the observations in, with its structure and dtypes.
+        action_space: Space to store the actions in.
+        env_spec: How to build the environment.
+        metadata: Dataset metadata: description, algorithm_name, author, ref_min_score, custom keys, ...
+            What describes the arrays of a dataset (totals, spaces, versions) is written anew.
+        progress: Called with the number of episodes written so far.
+
+    Returns:
+        The folder of the dataset.
+
+    Raises:
+        DatasetIdError: The id is malformed or taken.
+        UnsupportedSpaceError: The spaces cannot be stitched.
+        InvalidDataError: An episode is invalid, there is none, or metadata cannot be stored.
+        StorageError: The datasets path cannot be written, or is full.
+    """
+    check_output_id(dataset_id)
+    stored = plain_metadata({k: v for k, v in (metadata or {}).items() if k not in _STRUCTURE})
+    stored |= {"dataset_id": dataset_id, "minari_version": minari.__version__}
+    for key in {"author", "author_email"} & stored.keys():  # which Minari wants as sets
+        stored[key] = {stored[key]} if isinstance(stored[key], str) else set(stored[key])
+    flat = _flat_spaces(observation_space, action_space)
+    root = datasets_path()
+    with staging(root) as hidden:
+        folder = hidden / "dataset"
+        with storage_errors(root):
+            folder.mkdir()
+            storage = MinariStorage.new(folder / "data", observation_space, action_space, env_spec)
+            storage.update_metadata(stored)
+        written, steps, remaining = 0, 0, iter(parts)
+        while batch := [_stored(part, written + i, **flat) for i, part in enumerate(islice(remaining, _BATCH))]:
+            with storage_errors(root):
+                hdf5.append(storage.data_path / hdf5.FILE, batch)
+            written, steps = written + len(batch), steps + sum(len(episode["rewards"]) for episode in batch)
+            if progress:
+                progress(written)
+        if not written:
+            raise InvalidDataError(f"There is no episode to write to {dataset_id!r}.")
+        with storage_errors(root):
+            totals = {"total_episodes": written, "total_steps": steps, "dataset_size": storage.get_size()}
+            storage.update_metadata(totals)
+        return _publish(folder, dataset_id)
+
+
+def check(dataset_id: str) -> None:
+    """Check every array of a local dataset against its spaces, and the totals against the data.
+
+    Raises:
+        InvalidDataError: Something is wrong.
+        StorageError: It cannot be read.
+    """
+    source = _open(dataset_id, datasets_path() / dataset_id)
+    flat = _flat_spaces(source.observation_space, source.action_space)
+    problems, episodes, steps = [], 0, 0
+    for raw in _stored_episodes(source):
+        problems += find_stored_problems(raw, **flat)
+        episodes, steps = episodes + 1, steps + len(raw["rewards"])
+    if problems:
+        raise InvalidDataError(f"Dataset {dataset_id!r}: {ValidationReport(episodes, problems)}")
+    if (episodes, steps) != (source.total_episodes, source.total_steps):
+        raise InvalidDataError(
+            f"Dataset {dataset_id!r} holds {episodes} episodes and {steps} steps, but its metadata say "
+            f"{source.total_episodes} and {source.total_steps}."
+        )
+
+
+def annotate(dataset_id: str, values: Mapping[str, Any]) -> None:
+    """Add to the metadata of a local dataset.
+
+    Raises:
+        InvalidDataError: A value has no JSON form.
+        StorageError: The dataset cannot be read or written.
+    """
+    folder = datasets_path() / dataset_id
+    stored = plain_metadata(values)
+    with storage_errors(folder):
+        _open(dataset_id, folder).storage.update_metadata(stored)
+
+
+def local_ids() -> list[str]:
+    """Ids of all local datasets."""
+    return list(minari.list_local_datasets())
+
+
+def _flat_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> dict[str, FlatSpace]:
+    return {
+        "observation_space": FlatSpace(observation_space, "observation"),
+        "action_space": FlatSpace(action_space, "action"),
+    }
+
+
+def _open(dataset_id: str, path: Path) -> minari.MinariDataset:
+    try:
+        return minari.MinariDataset(path / "data")
+    except Exception as error:  # whatever Minari, Gymnasium or a storage format has to say about it
+        raise _unreadable(dataset_id, path, error) from error
+
+
+def _stored_episodes(source: minari.MinariDataset, *, extras: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield what `hdf5.read` yields, whatever the format of the dataset."""
+    storage, total = source.storage, source.total_episodes
+    try:
+        for first in range(0, total, _BATCH):  # HDF5 keeps memory for all it has opened
+            ids = range(first, min(first + _BATCH, total))
+            if storage.FORMAT == "hdf5":
+                yield from hdf5.read(storage.data_path / hdf5.FILE, ids, extras=extras)
+            else:
+                for raw, metadata in zip(storage.get_episodes(ids), storage.get_episode_metadata(ids), strict=True):
+                    yield {**raw, "metadata": metadata}
+    except Exception as error:
+        raise _unreadable(source.id, storage.data_path.parent, error) from error
+
+
+def _unreadable(dataset_id: str, path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"Dataset {dataset_id!r} in {path} cannot be read ({_cause(error)}). If it is damaged, replace it "
+        f"with `minari download --force {dataset_id}`."
+    )
+
+
+def _cause(error: Exception) -> str:
+    first_line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first_line}"
+
+
+def _extras(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    metadata = {key: plain(value) for key, value in raw["metadata"].items() if key not in _EPISODE_STRUCTURE}
+    return {"infos": usable_infos(raw), "metadata": metadata}
+
+
+def _stored(
+    part: Mapping[str, Any], episode: int, *, observation_space: FlatSpace, action_space: FlatSpace
+) -> dict[str, Any]:
+    """Check one flat episode and give it the form in which it is stored."""
+    validate_episode(part, episode=episode, observation_space=observation_space, action_space=action_space)
+    rounded = np.clip(part["actions"], action_space.low, action_space.high)  # they are valid up to rounding
+    return {
+        "id": episode,
+        "observations": observation_space.unflatten(part["observations"]),
+        "actions": action_space.unflatten(rounded),
+        "rewards": part["rewards"],
+        "terminations": part["terminations"],
+        "truncations": closed(part["terminations"], part["truncations"]),
+        # Columns, since one of Minari's formats cannot read one-dimensional infos back.
+        "infos": {name: info[:, None] if info.ndim == 1 else info for name, info in part.get("infos", {}).items()},
+        "metadata": plain_attributes(part.get("metadata", {})),
+    }
+
+
+def _publish(folder: Path, dataset_id: str) -> Path:
+    """Move a complete dataset to where Minari finds it."""
+    check_output_id(dataset_id)  # again: it may have been taken meanwhile
+    namespace, _ = parse_id(dataset_id)
+    target = datasets_path() / dataset_id
+    with storage_errors(target.parent):
+        if namespace and namespace not in list_local_namespaces():
+            create_namespace(namespace)
+        folder.rename(target)
+    return target
+
+
+def _download(dataset_id: str) -> None:
+    """Fetch into a hidden folder first, so that a failure leaves nothing behind."""
+
+    def reach():
+        cloud = get_cloud_storage()
+        cloud.get_dataset_metadata(dataset_id)
+        return cloud
+
+    root = datasets_path()
+    try:
+        cloud = within(_PATIENCE, reach)
+        with staging(root) as hidden, storage_errors(root, only_full=True):
+            cloud.download_dataset(dataset_id, hidden)
+            _open(dataset_id, hidden / dataset_id)
+            _publish(hidden / dataset_id, dataset_id)
+    except StitchError:
+        raise
+    except Exception as error:  # each remote has its own
+        _refuse(dataset_id, error)
+
+
+def _refuse(dataset_id: str, error: Exception | None = None) -> None:
+    remote = os.environ.get("MINARI_REMOTE", DEFAULT_REMOTE)
+    tried = f"the remote {remote} did not provide it ({_cause(error)})" if error else "downloading is off"
+    raise DatasetNotFoundError(
+        f"Dataset {dataset_id!r} is not in {datasets_path()}, and {tried}. There are two ways on: run "
+        f"`minari download {dataset_id}` on a connected machine and copy its datasets folder here, or point "
+        "MINARI_DATASETS_PATH at it; or use a demo/ id, which needs no network (`minari-stitch demo list`)."
+    ) from error

@@ -1,0 +1,1 @@
+"""DiffStitch (Li et al., 2024): the paper, and nothing else."""

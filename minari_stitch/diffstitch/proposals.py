@@ -1,0 +1,184 @@
+"""Proposals: a chunk of judged bridges as plain arrays, before any threshold is applied.
+
+A chunk depends on the models, the stitching settings, the seed and its number, but not on delta: the same
+chunks serve every delta and every amount.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+
+from minari_stitch.config import QualifyConfig, StitchConfig
+from minari_stitch.data.storage import Arrays
+from minari_stitch.diffstitch.models import Models
+from minari_stitch.diffstitch.repair import transition_errors
+from minari_stitch.diffstitch.source import Source
+from minari_stitch.diffstitch.stitch import Pairs, choose_pairs, estimate_steps, qualify, stitch_states, wrap_up
+
+DELTAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+class Outcome(IntEnum):
+    """What became of a proposed pair; the first reason that applies."""
+
+    ACCEPTED = 0
+    UNREACHABLE = 1
+    TERMINATED = 2
+    INCONSISTENT = 3
+    NOT_BETTER = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Proposals(Arrays):
+    """`B` judged bridges. Shapes as in `stitch.Bridges` and `stitch.Verdict`, in units of the source.
+
+    Attributes:
+        source: `(B,)` state rows.
+        target: `(B,)` state rows.
+        steps: `(B,)` generated states.
+        similarity: `(B,)`.
+        reachable: `(B,)` bool.
+        states: `(B, L + 2, S)` in the units of the source.
+        actions: `(B, L + 1, A)` in the units of the source.
+        rewards: `(B, L + 1)`.
+        errors: `(B, L + 1)` squared distance in standardised state space.
+        disagreement: `(B,)`.
+        termination: `(B,)`.
+        before: `(B,)`.
+        after: `(B,)`.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    steps: np.ndarray
+    similarity: np.ndarray
+    reachable: np.ndarray
+    states: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    errors: np.ndarray
+    disagreement: np.ndarray
+    termination: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of proposed pairs B."""
+        return len(self.source)
+
+    @property
+    def error(self) -> np.ndarray:
+        """`(B,)` largest error of each bridge: what delta is compared with (Eq. 10)."""
+        return self.errors.max(1)
+
+    def outcomes(self, config: QualifyConfig) -> np.ndarray:
+        """`(B,)` the `Outcome` of each pair at a threshold; NaN fails every comparison and is never accepted."""
+        return np.select(
+            [
+                ~self.reachable,
+                ~(self.termination < config.termination),
+                ~((self.error < config.delta) & (self.disagreement < config.delta)),
+                ~(self.after > self.before),
+            ],
+            [Outcome.UNREACHABLE, Outcome.TERMINATED, Outcome.INCONSISTENT, Outcome.NOT_BETTER],
+            Outcome.ACCEPTED,
+        )
+
+
+@dataclass(frozen=True)
+class StitchReport:
+    """Outcomes of proposed pairs, counted at several thresholds; reports of chunks add up.
+
+    Attributes:
+        counts: delta -> `(5,)` pairs by `Outcome`. The first delta is the one that decided.
+    """
+
+    counts: Mapping[float, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, proposals: Proposals, config: QualifyConfig) -> StitchReport:
+        """Count a chunk at the configured delta and at the usual ones."""
+
+        def count(delta: float) -> np.ndarray:
+            outcomes = proposals.outcomes(dataclasses.replace(config, delta=delta))
+            return np.bincount(outcomes, minlength=len(Outcome))
+
+        return cls({delta: count(delta) for delta in (config.delta, *DELTAS)})
+
+    def __add__(self, other: StitchReport) -> StitchReport:
+        """Join the counts of two sets of pairs."""
+        none, deltas = np.zeros(len(Outcome), int), {**self.counts, **other.counts}
+        return StitchReport({delta: self.counts.get(delta, none) + other.counts.get(delta, none) for delta in deltas})
+
+    @property
+    def proposed(self) -> int:
+        """Pairs proposed: the sum over all outcomes."""
+        return int(next(iter(self.counts.values())).sum()) if self.counts else 0
+
+    @property
+    def accepted(self) -> int:
+        """Pairs that qualify."""
+        return int(next(iter(self.counts.values()))[Outcome.ACCEPTED]) if self.counts else 0
+
+    @property
+    def acceptance(self) -> dict[float, float]:
+        """Delta -> share of all proposed pairs that would be accepted."""
+        return {delta: float(self.counts[delta][Outcome.ACCEPTED] / self.proposed) for delta in sorted(self.counts)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for metadata; the outcomes add up to `proposed`."""
+        decided = next(iter(self.counts.values()))
+        return {
+            "proposed": self.proposed,
+            **{outcome.name.lower(): int(decided[outcome]) for outcome in Outcome},
+            "acceptance": {f"{delta:g}": share for delta, share in self.acceptance.items()},
+        }
+
+
+def chunk_generator(seed: int, chunk: int, device: torch.device | str) -> torch.Generator:
+    """The generator of a numbered chunk of a run."""
+    state = np.random.SeedSequence([seed, chunk]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0]) >> 1)
+
+
+@torch.no_grad()
+def propose(models: Models, source: Source, config: StitchConfig, seed: int, chunk: int) -> Proposals:
+    """Propose and judge one numbered chunk of pairs, from a generator seeded by `(seed, chunk)`.
+
+    For each pair `config.draws` bridges are drawn, and the one that the repairing networks find truest is kept.
+    """
+    generator = chunk_generator(seed, chunk, source.z.device)
+    candidates = choose_pairs(source, config, config.chunk, generator)
+    pairs = estimate_steps(models, source, candidates, config, generator)
+    states = _truest(models, source, pairs, config, generator)
+    bridges = wrap_up(models, pairs, states, config)
+    verdict = qualify(models, source, bridges, config)
+    arrays = {
+        **vars(pairs),
+        **vars(verdict),
+        "states": models.scales.state.decode(bridges.states),
+        "actions": models.scales.action.decode(bridges.actions),
+        "rewards": bridges.rewards,
+    }
+    return Proposals(**{name: value.cpu().numpy() for name, value in arrays.items()})
+
+
+def _truest(
+    models: Models, source: Source, pairs: Pairs, config: StitchConfig, generator: torch.Generator
+) -> torch.Tensor:
+    """All draws in one batch; keep the one with the smallest largest error by the repairing networks."""
+    repeated = Pairs(**{name: value.repeat(config.draws) for name, value in vars(pairs).items()})
+    states = stitch_states(models, source, repeated, config, generator)
+    if config.draws == 1:
+        return states
+    bridges = wrap_up(models, repeated, states, dataclasses.replace(config, repair_steps=0))
+    errors, _ = transition_errors(models.repairers, bridges.states, bridges.actions, repeated.steps)
+    best = errors.amax(1).reshape(config.draws, -1).argmin(0)
+    return states.reshape(config.draws, len(best), *states.shape[1:])[best, torch.arange(len(best), device=best.device)]

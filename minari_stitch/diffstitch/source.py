@@ -1,0 +1,103 @@
+"""The source dataset as stitching reads it: tensors on the device, and which states may be joined."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from minari_stitch.config import StitchConfig
+from minari_stitch.data.episodes import Episodes
+from minari_stitch.diffstitch.models import Scales
+from minari_stitch.errors import NothingToStitchError
+
+
+class Source:
+    """States, returns and limits of a dataset, by state row (`N + E` of them).
+
+    Args:
+        episodes: The source.
+        scales: Normalisers, on the device to use.
+        discount: Gamma.
+        context: Real states shown before a bridge.
+        max_episode_steps: Time limit of the environment, or None.
+
+    Attributes:
+        z: `(N + E, S)` standardised states.
+        windows: `(N + E, S)` the same in the space of the diffusion model.
+        returns: `(N + E,)` float64 discounted returns-to-go.
+        episode: `(N + E,)` episode of each state.
+        step: `(N + E,)` time step of each state in its episode.
+        last: `(N + E,)` row of the last state of the same episode.
+    """
+
+    def __init__(
+        self, episodes: Episodes, scales: Scales, discount: float, context: int, max_episode_steps: int | None
+    ) -> None:
+        device = scales.low.device
+        raw = torch.tensor(episodes.observations, dtype=torch.float32, device=device)
+        self.discount, self.context = discount, context
+        self.limit = max_episode_steps or int(2**62)
+        self.single = len(episodes) == 1
+        self.z = scales.state.encode(raw)
+        self.windows = scales.window.encode(raw)
+        self.returns = torch.tensor(episodes.returns_to_go(discount), device=device)
+        offsets = torch.tensor(episodes.state_offsets, device=device)
+        self.episode = torch.repeat_interleave(offsets.diff())
+        self.step = torch.arange(len(raw), device=device) - offsets[self.episode]
+        self.last = offsets[self.episode + 1] - 1
+        self._sorted: dict[tuple[str, StitchConfig], Tensor] = {}
+
+    @cached_property
+    def _inner(self) -> Tensor:
+        """`(N + E,)` states with an action of their own."""
+        return self.last > torch.arange(len(self.last), device=self.last.device)
+
+    def starts(self, config: StitchConfig) -> Tensor:
+        """Rows where a prefix may end: enough history, room under the time limit, and low in return.
+
+        Raises:
+            NothingToStitchError: No state qualifies.
+        """
+        if ("source", config) not in self._sorted:
+            rows = torch.arange(len(self.last), device=self.last.device)
+            room = self._inner & (self.step >= self.context - 1) & self.fits(rows, config.shortest)
+            # A source must run on at least as long as the shortest bridge, or there is nothing to compare with.
+            room &= self.last - rows > config.shortest
+            lowest = self._by_return(room, config.source_fraction, highest=config.pairs == "reference", what="source")
+            self._sorted["source", config] = lowest
+        return self._sorted["source", config]
+
+    def targets(self, config: StitchConfig) -> Tensor:
+        """Rows where a suffix may begin: the highest share by return-to-go, with an action of their own."""
+        if ("target", config) not in self._sorted:
+            highest = self._by_return(self._inner, config.target_fraction, highest=True, what="target")
+            self._sorted["target", config] = highest
+        return self._sorted["target", config]
+
+    def fits(self, source: Tensor, steps: Tensor | int) -> Tensor:
+        """Whether a bridge of `steps` states, and a real step after it, end before the time limit."""
+        return self.step[source] + steps + 2 <= self.limit
+
+    def may_follow(self, source: Tensor, target: Tensor, shortest: int) -> Tensor:
+        """Whether a target could raise the return of a source; same-episode pairs only if there is no other."""
+        other = (self.episode[source] != self.episode[target]) | self.single
+        return other & self.fits(source, shortest) & (self.returns[target] > self.returns[source])
+
+    def suffix_return(self, source: Tensor, target: Tensor, steps: Tensor) -> Tensor:
+        """`(B,)` discounted return of the target's suffix, cut where the time limit cuts the stitched episode."""
+        allowed = self.limit - (self.step[source] + steps + 1)
+        end = torch.minimum(target + allowed.clamp(min=0), self.last[target])
+        return self.returns[target] - self.discount ** (end - target).double() * self.returns[end]
+
+    def _by_return(self, allowed: Tensor, share: float, *, highest: bool, what: str) -> Tensor:
+        """The share of the `allowed` rows with the highest or lowest returns, in order of rows."""
+        rows = allowed.nonzero().squeeze(1)
+        if len(rows) == 0:
+            raise NothingToStitchError(
+                f"no {what} state: every episode is shorter than the shortest bridge or has no room left before "
+                "the time limit; shorten bridges with --set stitch.min_bridge=1, or use a dataset with longer episodes"
+            )
+        order = self.returns[rows].argsort(descending=highest, stable=True)
+        return rows[order[: max(1, round(share * len(rows)))]].sort().values

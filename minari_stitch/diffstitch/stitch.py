@@ -1,0 +1,268 @@
+"""DiffStitch as the paper tells it: choose pairs, then four modules, each a pure function over a batch.
+
+    choose_pairs -> estimate_steps -> stitch_states -> wrap_up -> qualify
+
+Nothing here prints, renders or touches a file, and all randomness comes from the generator that is passed in.
+
+Shape letters: `B` pairs, `P` candidate targets, `H` horizon, `L` longest bridge, `S` state width, `A` action
+width. A bridge of `n` generated states has `n + 1` transitions; its states are padded to `L + 2` rows: the
+source's last state, the generated ones, then the target's first state, repeated to the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minari_stitch.config import StitchConfig
+from minari_stitch.diffstitch.diffusion import sample
+from minari_stitch.diffstitch.models import Models
+from minari_stitch.diffstitch.repair import repair, transition_errors
+from minari_stitch.diffstitch.source import Source
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """Source states and, for each, targets to choose from.
+
+    Attributes:
+        source: `(B,)` state rows where the real prefix ends (the paper's s_T).
+        targets: `(B, P)` state rows where a real suffix may begin (the paper's s'_1).
+    """
+
+    source: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pairs:
+    """Pairs with the number of steps between them.
+
+    Attributes:
+        source: `(B,)` state rows.
+        target: `(B,)` state rows.
+        steps: `(B,)` estimated number of generated states, the paper's Delta.
+        similarity: `(B,)` of the target with the dreamed state that it stands for.
+        reachable: `(B,)` False where no candidate may be used.
+    """
+
+    source: Tensor
+    target: Tensor
+    steps: Tensor
+    similarity: Tensor
+    reachable: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bridges:
+    """Bridges with actions and rewards, in the spaces of the models.
+
+    Attributes:
+        pairs: What is bridged.
+        states: `(B, L + 2, S)` standardised.
+        actions: `(B, L + 1, A)` in [-1, 1].
+        rewards: `(B, L + 1)` in the units of the source.
+    """
+
+    pairs: Pairs
+    states: Tensor
+    actions: Tensor
+    rewards: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Verdict:
+    """What the qualification measured; acceptance at any delta follows from it.
+
+    Attributes:
+        errors: `(B, L + 1)` squared distance of each state from its prediction; 0 after the bridge.
+        disagreement: `(B,)` largest variance between the judging networks, summed over dimensions.
+        termination: `(B,)` largest predicted probability of an end inside the bridge.
+        before: `(B,)` discounted return of the source's state in the dataset.
+        after: `(B,)` discounted return of the same state in the stitched episode.
+    """
+
+    errors: Tensor
+    disagreement: Tensor
+    termination: Tensor
+    before: Tensor
+    after: Tensor
+
+
+def choose_pairs(source: Source, config: StitchConfig, count: int, generator: torch.Generator) -> Candidates:
+    """Draw `count` source states, and targets for each, by the strategy `config.pairs`.
+
+    `paper`: a random low-return state and one random high-return state (section 4.1). `reference`: sources of
+    high return, 512 targets of the highest 2 % (released code). `reach`: one wide pool of high-return targets,
+    shared by all pairs, from which the step estimation takes the one that the dream comes closest to.
+    """
+    starts = source.starts(config)
+    picks = torch.randint(len(starts), (count,), device=starts.device, generator=generator)
+    pool = source.targets(config)
+    width = 1 if config.pairs == "paper" else min(config.pool, len(pool))
+    rows = 1 if config.pairs == "reach" else count
+    draws = torch.randint(len(pool), (rows, width), device=pool.device, generator=generator)
+    return Candidates(source=starts[picks], targets=pool[draws].expand(count, width))
+
+
+def estimate_steps(
+    models: Models, source: Source, candidates: Candidates, config: StitchConfig, generator: torch.Generator
+) -> Pairs:
+    """Module 1 (Eqs. 3, 4): dream on from the source alone; the most similar dreamed state gives Delta.
+
+    A candidate is open only if its own return could raise the source's, and it belongs to another episode; a
+    length, only if the bridge fits in the time limit.
+
+    Returns:
+        Pairs; where no candidate is open or similar enough, `reachable` is False.
+    """
+    rows, count = candidates.source, len(candidates.source)
+    unknown = torch.zeros(count, dtype=torch.long, device=rows.device)
+    low, high = config.shortest, config.longest
+    if config.fixed_steps is not None:
+        dream = source.z[rows][:, None]
+    else:
+        window = _generate(models, source, rows, None, unknown, config, generator)
+        # After i generated states comes dream state i + 1: that is where the target would stand.
+        dream = window[:, low + 1 : high + 2]
+    targets = source.z[candidates.targets]
+    open_ = source.may_follow(rows[:, None], candidates.targets, low)
+    lengths = low + torch.arange(dream.shape[1], device=rows.device)
+    fits = source.fits(rows[:, None], lengths)
+    similarity = _similarity(dream, targets, config).masked_fill_(~fits[..., None], -torch.inf)
+    best, offset = similarity.max(1)
+    best = best.masked_fill(~open_, -torch.inf)
+    if config.pairs == "reference" and config.min_similarity is not None:
+        noise = torch.rand(best.shape, device=best.device, generator=generator)
+        choice = noise.masked_fill(best < config.min_similarity, -1.0).argmax(1)
+    else:
+        choice = best.argmax(1)
+    every = torch.arange(count, device=rows.device)
+    value = best[every, choice]
+    floor = -torch.inf if config.min_similarity is None else config.min_similarity
+    return Pairs(
+        source=rows,
+        target=candidates.targets[every, choice],
+        steps=low + offset[every, choice],
+        similarity=value,
+        reachable=value.isfinite() & (value >= floor),
+    )
+
+
+def stitch_states(
+    models: Models, source: Source, pairs: Pairs, config: StitchConfig, generator: torch.Generator
+) -> Tensor:
+    """Module 2 (Eqs. 5, 6): inpaint `pairs.steps` states between source and target.
+
+    Returns:
+        `(B, L + 2, S)` standardised states, padded with the target.
+    """
+    window = _generate(models, source, pairs.source, pairs.target, pairs.steps, config, generator)
+    position = torch.arange(config.longest + 2, device=window.device)
+    return window[
+        torch.arange(len(window), device=window.device)[:, None],
+        torch.minimum(position, pairs.steps[:, None] + 1),
+    ]
+
+
+def wrap_up(models: Models, pairs: Pairs, states: Tensor, config: StitchConfig) -> Bridges:
+    """Module 3 (Eqs. 7, 8): actions by inverse dynamics and rewards by the reward model.
+
+    Between the two, `config.repair_steps` pull states and actions onto the dynamics model; 0 is the paper.
+    """
+    width = states.shape[-1]
+    before, after = states[:, :-1].reshape(-1, width), states[:, 1:].reshape(-1, width)
+    actions = models.inverse(before, after).reshape(len(states), states.shape[1] - 1, -1)
+    states, actions = repair(models, states, actions, pairs.steps, config.repair_steps)
+    rewards = models.reward(states[:, :-1].reshape(-1, width), actions.reshape(-1, actions.shape[-1]))
+    return Bridges(pairs=pairs, states=states, actions=actions, rewards=rewards.reshape(len(states), -1))
+
+
+def qualify(models: Models, source: Source, bridges: Bridges, config: StitchConfig) -> Verdict:
+    """Module 4 (Eqs. 9, 10): judge each transition by dynamics networks that had no part in the repair."""
+    pairs, states = bridges.pairs, bridges.states
+    errors, spread = transition_errors(models.judges, states, bridges.actions, pairs.steps)
+    position = torch.arange(states.shape[1], device=states.device)
+    inside = (position >= 1) & (position <= pairs.steps[:, None])
+    ends = models.termination(states.reshape(-1, states.shape[-1])).reshape(inside.shape)
+    powers = config.discount ** position[:-1].double()
+    within = (position[:-1] <= pairs.steps[:, None]) * powers
+    after = (bridges.rewards * within).sum(1)
+    after = after + config.discount ** (pairs.steps + 1).double() * source.suffix_return(
+        pairs.source, pairs.target, pairs.steps
+    )
+    return Verdict(
+        errors=errors,
+        disagreement=spread.amax(1),
+        termination=(ends * inside).amax(1),
+        before=source.returns[pairs.source],
+        after=after,
+    )
+
+
+def _similarity(dream: Tensor, targets: Tensor, config: StitchConfig) -> Tensor:
+    """`(B, I, P)` of dreamed states `(B, I, S)` with targets `(B, P, S)`; 1 is equal."""
+    if config.similarity == "cosine":
+        dream, targets = (x / x.norm(dim=-1, keepdim=True).clamp(min=1e-8) for x in (dream, targets))
+        return dream @ targets.transpose(1, 2)
+    return 1 / (1 + torch.cdist(dream, targets))
+
+
+def _generate(
+    models: Models,
+    source: Source,
+    start: Tensor,
+    target: Tensor | None,
+    steps: Tensor,
+    config: StitchConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """Fill windows that begin at `start` rows, and with a target continue there after `steps` states.
+
+    Returns:
+        `(B, H - context + 1, S)` standardised states from the source's own state on.
+    """
+    diffusion = models.config.diffusion
+    device, context, horizon = start.device, diffusion.context, diffusion.horizon
+    position = torch.arange(horizon, device=device)
+    # The window shows the last real states of the source, then the unknown, then the target's own future.
+    history = start[:, None] + (position - context + 1).clamp(max=0)
+    row, known = history, (position < context).expand(len(start), -1)
+    valid = torch.ones_like(known)
+    if target is not None:
+        ahead = position - (context + steps[:, None])
+        future = target[:, None] + ahead
+        last = source.last[target][:, None]
+        row = torch.where(ahead >= 0, torch.minimum(future, last), history)
+        valid = (ahead < 0) | (future <= last)
+        known = known | ((ahead >= 0) & valid)
+    given = source.windows[row] * known[..., None]
+    known_f, valid_f = known.float(), valid.float()
+    target_return = torch.full((len(start),), config.target_return, device=device)
+
+    def predict(noised: Tensor, step: Tensor) -> Tensor:
+        inputs = (noised, given, known_f, valid_f, step)
+        if diffusion.return_dropout == 0:
+            return models.denoise(*inputs)
+        # Both passes of classifier-free guidance in one doubled batch.
+        doubled = (torch.cat([x, x]) for x in inputs)
+        asked = torch.cat([target_return, torch.full_like(target_return, torch.nan)])
+        conditional, free = models.denoise(*doubled, asked).chunk(2)
+        return free + config.guidance * (conditional - free)
+
+    window = sample(
+        predict,
+        given,
+        known,
+        models.schedule,
+        steps=config.sampler_steps,
+        eta=config.eta,
+        temperature=config.temperature,
+        generator=generator,
+        bounds=models.scales.window_bounds(),
+    )[:, context - 1 :]
+    if diffusion.normalizer == "standard":
+        return window
+    return models.scales.state.encode(models.scales.window.decode(window))

@@ -1,0 +1,247 @@
+"""Figures of stitched data: a filmstrip of states, paths in the plane, returns before and after.
+
+Each function draws on a figure that it is given, so that others can put several together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.spaces import FlatSpace
+from minari_stitch.errors import RenderError
+
+Part = Literal["source", "bridge", "target"]
+COLOURS: Mapping[Part, str] = {"source": "#d1495b", "bridge": "#edae49", "target": "#30638e"}
+INKS: Mapping[Part, str] = {"source": "white", "bridge": "black", "target": "white"}
+GREY = "#9a9a9a"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seam:
+    """A stitched episode, and the two it joins where their dataset is at hand.
+
+    Attributes:
+        dataset_id: The stitched dataset.
+        episode: Its number there.
+        about: Its metadata, as `assemble` writes them.
+        observations: `(T + 1, S)`.
+        source: `(T' + 1, S)` observations of the source episode as recorded, so that row t is at the same time as
+            row t of `observations`; or None.
+        target: `(T' + 1, S)` observations of the target episode as recorded, or None.
+    """
+
+    dataset_id: str
+    episode: int
+    about: Mapping[str, Any]
+    observations: np.ndarray
+    source: np.ndarray | None = None
+    target: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, stitched: Dataset, episode: int | None = None, source: Dataset | None = None) -> Seam:
+        """Take an episode of a stitched dataset that was read with its infos.
+
+        Args:
+            stitched: The dataset.
+            episode: Number of the episode; by default one with a long bridge between long real parts.
+            source: The dataset it was made from.
+
+        Raises:
+            RenderError: There is no such episode, or it is not a stitched one.
+        """
+        ids: list[int] = stitched.episode_ids.tolist()
+        metadata = stitched_metadata(stitched)
+        row = max(metadata, key=lambda row: _interest(metadata[row], int(stitched.episodes.lengths[row])))
+        if episode is not None and episode not in ids:
+            raise RenderError(f"{stitched.dataset_id} has no episode {episode}: choose one of {ids[0]} to {ids[-1]}")
+        row = row if episode is None else ids.index(episode)
+        if row not in metadata:
+            some = ", ".join(str(ids[other]) for other in list(metadata)[:5])
+            raise RenderError(
+                f"episode {episode} of {stitched.dataset_id} is an original one, with no bridge; choose "
+                f"a stitched one, such as {some}"
+            )
+        about = metadata[row]
+        former = {}
+        if source is not None:
+            known = source.episode_ids.tolist()
+            shown = {"source": about["source_step"] - about["bridge_start"], "target": 0}
+            former = {
+                name: source.episodes.episode(known.index(about[f"{name}_episode"]))["observations"][first:]
+                for name, first in shown.items()
+            }
+        observations = stitched.episodes.episode(row)["observations"]
+        return cls(dataset_id=stitched.dataset_id, episode=ids[row], about=about, observations=observations, **former)
+
+    @property
+    def begin(self) -> int:
+        """The last real state before the bridge."""
+        return self.about["bridge_start"]
+
+    @property
+    def end(self) -> int:
+        """The first real state after the bridge."""
+        return self.begin + self.about["bridge_states"] + 1
+
+    def part(self, state: int) -> Part:
+        """What a state is: real of the source, generated, or real of the target."""
+        return "source" if state <= self.begin else "bridge" if state < self.end else "target"
+
+    def spread(self, count: int, context: int) -> list[int]:
+        """States for `count` pictures: 3 in 10 before the bridge, 4 in it and 3 after, as far as there are any.
+
+        Args:
+            count: Number of pictures.
+            context: Real states looked at on each side.
+        """
+        side = max(1, round(0.3 * count))
+        inside = min(max(1, count - 2 * side), self.end - self.begin - 1)
+        first, last = max(0, self.begin - context), min(len(self.observations) - 1, self.end + context)
+        within = np.linspace(self.begin, self.end, inside + 2)[1:-1]
+        states = np.concatenate([np.linspace(self.begin, first, side), within, np.linspace(self.end, last, side)])
+        return sorted({int(state) for state in states.round()})
+
+
+def stitched_metadata(stitched: Dataset) -> dict[int, Mapping[str, Any]]:
+    """Metadata of the stitched episodes of a dataset, by row.
+
+    Raises:
+        RenderError: There are none.
+    """
+    rows = {row: about for row, about in enumerate(stitched.episodes.metadata) if "bridge_states" in about}
+    if not rows:
+        raise RenderError(f"{stitched.dataset_id} has no stitched episode: give the id that augment printed")
+    return rows
+
+
+def _interest(about: Mapping[str, Any], length: int) -> tuple[bool, int, float]:
+    """Enough real states around the bridge first, then a long bridge, then one that gains much."""
+    after = length - about["bridge_start"] - about["bridge_states"]
+    gain = about["return_after"] - about["return_before"]
+    return 50 <= about["bridge_start"] <= 500 and after >= 100, about["bridge_states"], gain
+
+
+def headline(seam: Seam) -> str:
+    """What is stitched, in one line."""
+    about = seam.about
+    return (
+        f"{seam.dataset_id}, episode {seam.episode}: discounted return from step {seam.begin} on: "
+        f"{about['return_before']:,.0f} before stitching, {about['return_after']:,.0f} after"
+    )
+
+
+def filmstrip(
+    figure: Figure | SubFigure,
+    seam: Seam,
+    states: Sequence[int],
+    pictures: Sequence[np.ndarray],
+    recorded: Sequence[np.ndarray] = (),
+) -> None:
+    """Draw the states around and in a bridge, generated ones framed in another colour.
+
+    Args:
+        figure: Where to draw.
+        seam: The episode.
+        states: Which states.
+        pictures: `(H, W, 3)` of each state.
+        recorded: Below each, the source as recorded at the same time; fewer where it ended.
+    """
+    rows = 1 + bool(recorded)
+    grid = figure.add_gridspec(rows + 1, len(states), height_ratios=[0.16, *[1.0] * rows])
+    parts: list[Part] = [seam.part(state) for state in states]
+    labels: dict[Part, str] = {
+        "source": f"real: source episode {seam.about['source_episode']}",
+        "bridge": f"generated bridge: {seam.about['bridge_states']} states",
+        "target": f"real: target episode {seam.about['target_episode']} from step {seam.about['target_step']} on",
+    }
+    for part, label in labels.items():
+        first = parts.index(part)
+        header = figure.add_subplot(grid[0, first : first + parts.count(part)])
+        header.set(xticks=[], yticks=[], facecolor=COLOURS[part])
+        header.text(0.5, 0.45, label, color=INKS[part], ha="center", va="center", fontsize=9, weight="bold")
+        header.spines[:].set_visible(False)
+    for column, (part, state, picture) in enumerate(zip(parts, states, pictures, strict=True)):
+        axes = figure.add_subplot(grid[1, column])
+        _picture(axes, picture, COLOURS[part])
+        axes.set_title(f"step {state}", fontsize=9, pad=4)
+        axes.set_ylabel("" if column else "stitched", fontsize=9)
+        if not recorded:
+            continue
+        axes, ended = figure.add_subplot(grid[2, column]), column >= len(recorded)
+        _picture(axes, np.full_like(picture, 245) if ended else recorded[column], COLOURS["source"])
+        axes.set_ylabel("" if column else "source as recorded", fontsize=9)
+        if ended:
+            axes.text(0.5, 0.5, "ended", transform=axes.transAxes, ha="center", va="center", color=GREY)
+
+
+def _picture(axes: Axes, picture: np.ndarray, colour: str) -> None:
+    axes.imshow(picture)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(color=colour, linewidth=3)
+
+
+def returns(axes: Axes, metadata: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the discounted return of each bridge's start before and after stitching (figure 4 of the paper).
+
+    None lies below the line, since a bridge that does not raise the return is not written. Rewards on a bridge are
+    predicted, those after it are real.
+
+    Args:
+        axes: Where to draw.
+        metadata: Of the stitched episodes.
+    """
+    before, after = (np.array([about[key] for about in metadata]) for key in ("return_before", "return_after"))
+    span = [min(before.min(), after.min()), max(before.max(), after.max())]
+    axes.plot(span, span, color=GREY, lw=1, label="unchanged")
+    axes.scatter(before, after, s=14, color=COLOURS["bridge"], alpha=0.7, linewidths=0)
+    axes.set(
+        xlabel="discounted return before stitching",
+        ylabel="after stitching",
+        title=f"{len(before):,} bridge starts, {(after - before).mean():+,.0f} on average",
+    )
+    axes.legend(frameon=False, loc="lower right")
+
+
+def plane(stitched: Dataset) -> slice | None:
+    """The two columns that are a place in the plane: a goal-conditioned task's `achieved_goal`, or None."""
+    slices = FlatSpace(stitched.observation_space).slices
+    columns = slices.get("achieved_goal")
+    return columns if columns and "desired_goal" in slices and columns.stop - columns.start == 2 else None
+
+
+def paths(axes: Axes, seam: Seam, columns: slice, visited: np.ndarray | None = None) -> None:
+    """Draw a stitched path in the plane, and the two it was made from.
+
+    Args:
+        axes: Where to draw.
+        seam: The episode.
+        columns: The two columns of x and y, see `plane`.
+        visited: `(N, S)` states of the source dataset, drawn faintly: they show where one can be.
+    """
+    if visited is not None:
+        axes.scatter(*visited[:, columns].T, s=4, color="#d4d4d4", lw=0, zorder=0, label="states of the source dataset")
+    begin, end, entry = seam.begin, seam.end, seam.about["target_step"]
+    path = seam.observations[:, columns]
+    if seam.source is not None:
+        label = "how the source went on"
+        axes.plot(*seam.source[begin:, columns].T, color=COLOURS["source"], lw=1.2, ls=":", label=label)
+    if seam.target is not None:
+        label = "how the target came here"
+        axes.plot(*seam.target[: entry + 1, columns].T, color=COLOURS["target"], lw=1.2, ls=":", label=label)
+    axes.plot(*path[: begin + 1].T, color=COLOURS["source"], lw=2, label="real: source")
+    axes.plot(*path[end:].T, color=COLOURS["target"], lw=2, label="real: target")
+    label = f"generated bridge: {seam.about['bridge_states']} states"
+    axes.plot(*path[begin : end + 1].T, color=COLOURS["bridge"], lw=3.5, label=label)
+    axes.plot(*path[0], "o", color=COLOURS["source"], ms=6, label="start")
+    axes.plot(*path[-1], "*", color=COLOURS["target"], ms=12, label="end")
+    goal = seam.observations[-1, columns.stop : columns.stop + 2]  # in alphabetical order, after what is achieved
+    axes.plot(*goal, "x", color="black", ms=9, mew=2, label="goal")
+    axes.set(xlabel="x [m]", ylabel="y [m]", aspect="equal")
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

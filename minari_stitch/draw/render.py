@@ -1,0 +1,193 @@
+"""Picture files of a stitched dataset: a filmstrip and an animation of an episode, its path, returns of all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from minari_stitch.data.minari_io import Dataset
+from minari_stitch.draw import figures
+from minari_stitch.draw.camera import SIZE, backend, camera
+from minari_stitch.draw.figures import COLOURS, INKS, Part, Seam
+from minari_stitch.errors import RenderError
+from minari_stitch.sim.poses import poser
+
+Progress = Callable[[int, int], None]
+
+_GIF_MS = 40  # a picture; browsers slow down what is much faster
+_BORDER, _CAPTION = 5, 30  # pixels
+_DPI = 130
+_SAYS: dict[Part, str] = {"source": "real: source", "bridge": "GENERATED", "target": "real: target"}
+
+
+def render_returns(stitched: Dataset, folder: Path) -> list[Path]:
+    """Draw what stitching did to the returns of all bridges' starts, see `figures.returns`.
+
+    Args:
+        stitched: A stitched dataset, read with its infos.
+        folder: Made if missing.
+
+    Returns:
+        The file.
+
+    Raises:
+        RenderError: No episode is stitched, or the folder cannot be written.
+    """
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    figure.suptitle(stitched.dataset_id, fontsize=11)
+    figures.returns(figure.subplots(), list(figures.stitched_metadata(stitched).values()))
+    return [_save(figure, folder / f"{_stem(stitched.dataset_id)}-returns.png")]
+
+
+def render_episode(
+    stitched: Dataset,
+    source: Dataset | None,
+    folder: Path,
+    *,
+    episode: int | None = None,
+    frames: int = 10,
+    context: int = 60,
+    every: int | None = 2,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Draw a stitched episode: a path where states have a place in the plane, else the robot itself.
+
+    Args:
+        stitched: A stitched dataset, read with its infos.
+        source: The dataset it was made from, to show beside it what was recorded.
+        folder: Made if missing.
+        episode: Number of the episode; by default one with a long bridge.
+        frames: Pictures of the filmstrip, at least 3.
+        context: Real steps shown on each side of the bridge.
+        every: Steps from one picture of the animation to the next; None for no animation.
+        progress: Called with (pictures drawn, pictures in all).
+
+    Returns:
+        The files: a PNG, and of a robot also a GIF.
+
+    Raises:
+        RenderError: There is no such episode, no OpenGL, or the folder cannot be written.
+        StitchError: The environment is not one of those that can be drawn.
+    """
+    seam = Seam.of(stitched, episode, source)
+    path = folder / f"{_stem(stitched.dataset_id)}-episode-{seam.episode}.png"
+    columns = figures.plane(stitched)
+    if columns is not None:
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(figures.headline(seam), fontsize=9)
+        figures.paths(axes, seam, columns, None if source is None else source.episodes.observations)
+        return [_save(figure, path)]
+    if stitched.env_spec is None:
+        raise RenderError(
+            f"{stitched.dataset_id} does not say its environment, so nothing of it but --returns is drawn"
+        )
+    strip = seam.spread(frames, context)
+    first, last = max(0, seam.begin - context), min(len(seam.observations) - 1, seam.end + context)
+    moving = list(range(first, last + 1, every)) if every else []
+    episodes = [seam.observations] if seam.source is None else [seam.observations, seam.source]
+    jobs = [(one, states) for states in (strip, moving) for one in episodes]
+    rows = draw_states(stitched.env_spec.id, jobs, progress)
+    stills, films = rows[: len(episodes)], rows[len(episodes) :]
+    figure = Figure(figsize=(1.3 * len(strip), 0.55 + 1.65 * len(episodes)), layout="constrained")
+    figure.suptitle(figures.headline(seam), fontsize=11)
+    figures.filmstrip(figure, seam, strip, *stills)
+    files = [_save(figure, path)]
+    if moving:
+        panels = zip_longest(*films)
+        shots = [_labelled(seam, state, shown) for state, shown in zip(moving, panels, strict=True)]
+        files.append(_save_animation(shots, path.with_suffix(".gif")))
+    return files
+
+
+def draw_states(
+    env_id: str, jobs: Sequence[tuple[np.ndarray, Sequence[int]]], progress: Progress | None = None
+) -> list[list[np.ndarray]]:
+    """Draw states of several episodes in the simulator, where the robot has travelled to.
+
+    Args:
+        env_id: Gymnasium id.
+        jobs: Observations `(T + 1, S)` of an episode, and which states of it.
+        progress: Called with (pictures drawn, pictures in all).
+
+    Returns:
+        For each job, pictures `(H, W, 3)` of those of its states that lie within its episode.
+
+    Raises:
+        RenderError: There is no OpenGL here.
+        StitchError: The environment is not one of those that can be drawn.
+    """
+    gl = backend()  # first, since a wrong MUJOCO_GL stops even the import of MuJoCo
+    body = poser(env_id)
+    total = sum(len(states) for _, states in jobs)
+    rows: list[list[np.ndarray]] = []
+    done = 0
+    with camera(body, gl) as draw:
+        for observations, states in jobs:
+            x = body.travelled(observations)
+            rows.append([])
+            for state in states:
+                if state < len(observations):
+                    rows[-1].append(draw(observations[state], float(x[state])))
+                done += 1
+                if progress:
+                    progress(done, total)
+    return rows
+
+
+def _labelled(seam: Seam, state: int, pictures: Sequence[np.ndarray | None]) -> Image.Image:
+    """A picture of the animation, framed and captioned by what it is; beside it the source as recorded."""
+    part = seam.part(state)
+    captions: list[tuple[str, Part]] = [(f"step {state}  {_SAYS[part]}", part), ("source as recorded", "source")]
+    panels = [_panel(picture, *caption) for picture, caption in zip(pictures, captions, strict=False)]
+    joined = Image.new("RGB", (sum(panel.width for panel in panels), panels[0].height))
+    for index, panel in enumerate(panels):
+        joined.paste(panel, (index * panel.width, 0))
+    return joined
+
+
+def _panel(picture: np.ndarray | None, caption: str, part: Part) -> Image.Image:
+    height, width = SIZE
+    panel = Image.new("RGB", (width + 2 * _BORDER, height + 2 * _BORDER + _CAPTION), COLOURS[part])
+    shown = Image.new("RGB", (width, height), "#f5f5f5") if picture is None else Image.fromarray(picture)
+    panel.paste(shown, (_BORDER, _BORDER))
+    middle = (panel.width // 2, height + _BORDER + _CAPTION // 2)
+    caption = f"{caption}, ended" if picture is None else caption
+    ImageDraw.Draw(panel).text(middle, caption, fill=INKS[part], anchor="mm", font=ImageFont.load_default(17))
+    return panel
+
+
+def _save_animation(shots: Sequence[Image.Image], path: Path) -> Path:
+    """Write a GIF that runs forever."""
+    # One palette for all pictures, or the floor flickers; taken where there is something of each kind.
+    some = [np.asarray(shots[index]) for index in np.linspace(0, len(shots) - 1, 5).astype(int)]
+    palette = Image.fromarray(np.concatenate(some)).quantize(255)
+    first, *rest = (shot.quantize(palette=palette, dither=Image.Dither.NONE) for shot in shots)
+    with _writing(path):
+        first.save(path, save_all=True, append_images=rest, duration=_GIF_MS, loop=0)
+    return path
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with _writing(path):
+        figure.savefig(path, dpi=_DPI)
+    return path
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise RenderError(f"Cannot write {path} ({error}); choose a folder with --output") from error
+
+
+def _stem(dataset_id: str) -> str:
+    return dataset_id.replace("/", "-")

@@ -1,0 +1,1 @@
+"""What all learned methods share: normalisers, networks, the fit loop."""

@@ -1,0 +1,201 @@
+"""The main job: read a dataset, fit a transform, sample, and write a new version; and re-qualify what was written."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minari_stitch.config import to_dict
+from minari_stitch.data import minari_io
+from minari_stitch.data.ids import datasets_path
+from minari_stitch.data.minari_io import Dataset
+from minari_stitch.diffstitch.assemble import original
+from minari_stitch.errors import ConfigError, InvalidDataError, LowAcceptanceError
+from minari_stitch.run import Run
+from minari_stitch.transform import Transform
+
+METADATA_KEY = "minari_stitch"
+"""Key of our own record in a dataset's metadata."""
+ORACLE_KEY = "minari_stitch_oracle"
+"""Key of what `benchmarks/quality.py` measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmented:
+    """What a run wrote.
+
+    Attributes:
+        dataset_id: Id of the new dataset.
+        path: Its folder.
+        n_steps: Stitched steps.
+        n_episodes: Stitched episodes.
+        report: The transform's report.
+    """
+
+    dataset_id: str
+    path: Path
+    n_steps: int
+    n_episodes: int
+    report: Mapping[str, Any]
+
+
+def default_run_directory(dataset: Dataset) -> Path:
+    """Beside the datasets, hidden, one for each content."""
+    return datasets_path() / ".stitch-runs" / f"{dataset.dataset_id.replace('/', '-')}-{dataset.fingerprint}"
+
+
+def augment(
+    dataset: Dataset,
+    transform: Transform,
+    run: Run,
+    *,
+    n_steps: int | None = None,
+    output_id: str | None = None,
+    include_original: bool = False,
+) -> Augmented:
+    """Write a new dataset of synthetic episodes made from `dataset`.
+
+    Args:
+        dataset: The source, see `minari_io.read`.
+        transform: The method with its settings.
+        run: Where and how to work.
+        n_steps: Synthetic steps; by default as many as the source has.
+        output_id: Id of the new dataset; by default the source's name with a suffix, in the next free version.
+        include_original: Write the source's own episodes first (the paper's D* = D u D_aug).
+
+    Returns:
+        What was written.
+
+    Raises:
+        StitchError: One of its kinds, each with a remedy; nothing is left behind.
+    """
+    if n_steps is not None and n_steps < 1:
+        raise ConfigError(f"steps={n_steps} is not possible: ask for at least 1")
+    output_id = output_id or minari_io.next_id(dataset.dataset_id, transform.suffix)
+    minari_io.check_output_id(output_id)
+    episodes = dataset.episodes
+    sample = transform.fit(dataset, run).sample(n_steps or episodes.n_steps)
+    record = {
+        "version": version("minari-stitch"),
+        "method": transform.name,
+        "source": dataset.dataset_id,
+        "source_fingerprint": dataset.fingerprint,
+        "seed": run.seed,
+        "device": run.device,
+        "precision": run.precision,
+        "threads": run.threads,
+        "config": to_dict(transform),
+        "include_original": include_original,
+        "report": dict(sample.report),
+        "n_steps": sample.n_steps,
+        "n_episodes": sample.n_episodes,
+    }
+    parts = sample.parts()
+    total = sample.n_episodes
+    if include_original:
+        parts = itertools.chain(original(episodes, dataset.episode_ids.tolist(), transform.discount), parts)
+        total += len(episodes)
+    path = _write(dataset, parts, output_id, record, _counting(run, total))
+    return Augmented(
+        dataset_id=output_id,
+        path=path,
+        n_steps=sample.n_steps,
+        n_episodes=sample.n_episodes,
+        report=sample.report,
+    )
+
+
+def refilter(dataset_id: str, delta: float, *, output_id: str | None = None) -> Augmented:
+    """Keep the augmented episodes of a dataset that qualify at a smaller delta, and its original ones.
+
+    Args:
+        dataset_id: A dataset that `augment` wrote.
+        delta: The smaller threshold, squared distance in standardised state space.
+        output_id: Id of the new dataset; by default the next free version of the same name.
+
+    Raises:
+        ConfigError: delta is not smaller than the one the dataset was made with.
+        InvalidDataError: The dataset was not written by `augment`.
+        LowAcceptanceError: No augmented episode is left.
+    """
+    dataset = minari_io.read(dataset_id, download=False, keep_infos=True)
+    record = stitch_record(dataset)
+    qualify = record["config"].get("qualify", {"delta": np.inf})
+    augmented = np.array([metadata["augmented"] for metadata in dataset.episodes.metadata])
+    metadata = [about for about in dataset.episodes.metadata if about["augmented"]]
+    if not all("dynamics_error" in about for about in metadata):
+        raise InvalidDataError(f"{dataset_id!r} was made by {record['method']}: it holds real steps, all consistent")
+    if not 0 < delta <= qualify["delta"]:
+        raise ConfigError(
+            f"delta={delta:g} is not possible: {dataset_id} holds what qualified at {qualify['delta']:g}; use a "
+            "smaller one, or run `minari-stitch augment` again, which reuses its models"
+        )
+    errors = np.zeros(len(augmented))
+    errors[augmented] = [max(about["dynamics_error"], about["disagreement"]) for about in metadata]
+    kept = np.flatnonzero(errors < delta)
+    if not augmented[kept].any():
+        smallest = errors[augmented].min()
+        raise LowAcceptanceError(
+            f"no augmented episode of {dataset_id} qualifies at delta {delta:g}: the smallest error is {smallest:.3g}"
+        )
+    episodes = dataset.episodes.select(kept)
+    n_episodes = int(augmented[kept].sum())
+    n_steps = int(episodes.lengths[augmented[kept]].sum())
+    record |= {
+        "config": record["config"] | {"qualify": qualify | {"delta": delta}},
+        "filtered_from": dataset_id,
+        "n_steps": n_steps,
+        "n_episodes": n_episodes,
+    }
+    name, _, _ = dataset_id.rpartition("-v")
+    output_id = output_id or minari_io.next_id(f"{name}-v0", suffix="")
+    path = _write(dataset, episodes, output_id, record, None)
+    return Augmented(dataset_id=output_id, path=path, n_steps=n_steps, n_episodes=n_episodes, report=record["report"])
+
+
+def stitch_record(dataset: Dataset) -> dict[str, Any]:
+    """Our own record in a dataset's metadata.
+
+    Raises:
+        InvalidDataError: There is none.
+    """
+    record = dataset.metadata.get(METADATA_KEY)
+    if record is None:
+        raise InvalidDataError(
+            f"{dataset.dataset_id!r} was not written by minari-stitch: give the id of an augmented dataset"
+        )
+    return dict(record)
+
+
+def _write(dataset: Dataset, parts: Any, output_id: str, record: dict[str, Any], progress: Any) -> Path:
+    delta = record["config"].get("qualify", {}).get("delta")
+    threshold = f", accepted at delta {delta:g} (squared distance in standardised state space)" if delta else ""
+    description = (
+        f"{record['n_episodes']:,} episodes made from {record['source']} by {record['method']}{threshold}; "
+        f"seed {record['seed']}, minari-stitch {record['version']}. Every step says in infos whether it is synthetic."
+    )
+    metadata = dict(dataset.metadata) | {
+        "description": description,
+        "algorithm_name": record["method"],
+        METADATA_KEY: record,
+    }
+    return minari_io.write(
+        parts,
+        dataset_id=output_id,
+        observation_space=dataset.observation_space,
+        action_space=dataset.action_space,
+        env_spec=dataset.env_spec,
+        metadata=metadata,
+        progress=progress,
+    )
+
+
+def _counting(run: Run, total: int) -> Callable[[int], None] | None:
+    progress = run.progress
+    return None if progress is None else lambda done: progress("write", done, total)

@@ -1,0 +1,1 @@
+"""The real simulator: behaviour policies, demo datasets, poses, and the oracle."""

@@ -1,0 +1,143 @@
+"""The oracle: how far synthetic transitions are from the real simulator.
+
+For MuJoCo locomotion the observation is the whole state but the root's position, which no force depends on.
+So each state of a bridge can be set in the real simulator, its action applied, and the outcome compared.
+Hopper and Walker2d clip observed velocities to [-10, 10]: a state with a clipped velocity is not determined by its
+observation, for real data as for synthetic, so no step from it is judged.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from minari_stitch.data.episodes import Episodes
+from minari_stitch.diffstitch.models import Models
+from minari_stitch.diffstitch.proposals import Proposals
+from minari_stitch.sim.poses import Locomotion
+
+
+class Simulator(Protocol):
+    """Sets states and steps from them."""
+
+    def step(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Next observations `(B, S)` from `(B, S)` and `(B, A)`; NaN where an observation is not a whole state."""
+        ...
+
+
+class MujocoLocomotion:
+    """Steps Hopper, Walker2d and HalfCheetah from given observations; the root's x is set to 0.
+
+    Args:
+        env_id: Gymnasium id of a MuJoCo locomotion environment.
+
+    Raises:
+        StitchError: The environment's observation does not determine its state.
+    """
+
+    def __init__(self, env_id: str) -> None:
+        self._body = Locomotion(env_id)
+        self._clip = np.inf if env_id.startswith("HalfCheetah") else 10.0
+
+    def step(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Next observations `(B, S)` from `(B, S)` and `(B, A)`; NaN where a velocity is clipped."""
+        body, env = self._body, self._body.env
+        result = np.full(observations.shape, np.nan)
+        for row in np.flatnonzero((np.abs(observations[:, body.positions :]) < self._clip).all(1)):
+            body.set(observations[row])
+            env.do_simulation(actions[row], env.frame_skip)
+            result[row] = env._get_obs()
+        return result
+
+
+def oracle_errors(
+    simulator: Simulator, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    """Squared distance of each state of a path from what the simulator makes of its predecessor.
+
+    Args:
+        simulator: The real environment.
+        states: `(B, L + 2, S)` in the units of the environment.
+        actions: `(B, L + 1, A)`.
+        steps: `(B,)` generated states; a path has one transition more.
+        scale: `(S,)` standard deviation of each dimension.
+
+    Returns:
+        `(B, L + 1)` in standardised units; NaN after the path, and where the simulator cannot tell.
+    """
+    inside = np.arange(actions.shape[1]) <= steps[:, None]
+    outcome = simulator.step(states[:, :-1][inside], actions[inside])
+    errors = np.full(inside.shape, np.nan)
+    errors[inside] = (((outcome - states[:, 1:][inside]) / scale) ** 2).sum(-1)
+    return errors
+
+
+@torch.no_grad()
+def real_paths(
+    episodes: Episodes, models: Models, steps: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Real windows as long as given bridges: the floor that no bridge can be expected to beat.
+
+    Args:
+        episodes: The source.
+        models: For the inverse dynamics.
+        steps: `(B,)` inner states of each window.
+        seed: Chooses the windows.
+
+    Returns:
+        States `(B, L + 2, S)`, recorded actions and the inverse model's actions `(B, L + 1, A)`, and the
+        steps `(B,)` of the windows, where an episode is long enough.
+    """
+    rng = np.random.default_rng(seed)
+    length = int(steps.max()) + 2
+    left = np.repeat(episodes.offsets[1:], episodes.lengths) - np.arange(episodes.n_steps)
+    starts = rng.permutation(np.flatnonzero(left >= length))[: len(steps)]
+    steps = steps[: len(starts)]
+    window = starts[:, None] + np.arange(length - 1)
+    states = episodes.observations[episodes.step_state[starts][:, None] + np.arange(length)]
+    z = models.scales.state.encode(torch.tensor(states, dtype=torch.float32, device=models.scales.low.device))
+    width = z.shape[-1]
+    inverse = models.inverse(z[:, :-1].reshape(-1, width), z[:, 1:].reshape(-1, width))
+    decoded = models.scales.action.decode(inverse).reshape(*window.shape, -1).cpu().numpy()
+    return states, episodes.actions[window], decoded, steps
+
+
+def largest(errors: np.ndarray) -> np.ndarray:
+    """`(B,)` largest error of each path `(B, L + 1)`, of the steps that could be judged; NaN if there is none."""
+    return np.fmax.reduce(errors, axis=1)
+
+
+def agreement(proposals: Proposals, oracle: np.ndarray, deltas: tuple[float, ...]) -> list[dict[str, float]]:
+    """How well the learned qualification predicts the simulator's, at several thresholds.
+
+    Paths without a step that could be judged are left out.
+
+    Args:
+        proposals: Judged bridges.
+        oracle: `(B, L + 1)` errors against the simulator.
+        deltas: Thresholds.
+
+    Returns:
+        For each delta the share that the networks accept, the share that the simulator would, precision and
+        recall of the networks (NaN where nothing is accepted or true), and the median oracle error accepted.
+    """
+    truth = largest(oracle)
+    judged = ~np.isnan(truth)
+    learned, truth = np.maximum(proposals.error, proposals.disagreement)[judged], truth[judged]
+    rows = []
+    for delta in deltas:
+        accepted, true = learned < delta, truth < delta
+        both = (accepted & true).sum()
+        rows.append(
+            {
+                "delta": delta,
+                "accepted": float(accepted.mean()),
+                "true": float(true.mean()),
+                "precision": float(both / accepted.sum()) if accepted.any() else float("nan"),
+                "recall": float(both / true.sum()) if true.any() else float("nan"),
+                "median_accepted": float(np.median(truth[accepted])) if accepted.any() else float("nan"),
+            }
+        )
+    return rows

@@ -1,0 +1,181 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from linear import HIGH, LOW, episodes, exact
+
+from minari_stitch.config import StitchConfig
+from minari_stitch.data.episodes import Episodes
+from minari_stitch.diffstitch.assemble import BRIDGE_MARGIN, original, stitched
+from minari_stitch.diffstitch.proposals import propose
+from minari_stitch.diffstitch.source import Source
+
+DISCOUNT = 0.9
+IDS = [11, 7, 30, 2, 5, 19]
+LENGTHS = (14, 9, 20, 12, 6, 20)
+INFOS = {"synthetic", "source_episode", "source_step", "dynamics_error", "return_to_go"}
+
+
+def double(chunk):
+    """The same proposals in float64, which no source has to have."""
+    floats = {name: array.astype(np.float64) for name, array in vars(chunk).items() if array.dtype == np.float32}
+    return dataclasses.replace(chunk, **floats)
+
+
+def world(limit, dtype=np.float64, chunks=3):
+    """A source and chunks of proposals made on it; whether they qualify is beside the point."""
+    data = episodes(LENGTHS, dtype=dtype)
+    data = dataclasses.replace(data, rewards=data.rewards.astype(dtype))
+    models = exact(data)
+    source = Source(data, models.scales, DISCOUNT, 1, limit)
+    config = StitchConfig(
+        min_bridge=1, max_bridge=7, source_fraction=1.0, sampler_steps=2, pool=8, chunk=40, discount=DISCOUNT, draws=1,
+        repair_steps=0,
+    )  # fmt: skip
+    return data, [double(propose(models, source, config, 0, chunk)) for chunk in range(chunks)]
+
+
+def locate(data, row):
+    """Episode and time of a state row, the slow way."""
+    for e, length in enumerate(data.lengths):
+        if row <= length:
+            return e, int(row)
+        row -= length + 1
+    raise AssertionError
+
+
+def assembled(limit, form="full", **kwargs):
+    data, chunks = world(limit, **kwargs)
+    for chunk in chunks:
+        rows = np.flatnonzero(chunk.reachable)
+        parts = stitched(data, IDS, chunk, rows, form=form, discount=DISCOUNT, max_episode_steps=limit)
+        for row, part in zip(rows, parts, strict=True):
+            yield data, chunk, row, part
+
+
+@pytest.mark.parametrize("limit", [None, 20, 22])
+@pytest.mark.parametrize("form", ["full", "bridge"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_stitched_episode_is_prefix_bridge_and_suffix(limit, form, dtype):
+    count = cut = 0
+    for data, chunk, row, part in assembled(limit, form, dtype=dtype):
+        n = int(chunk.steps[row])
+        (head, junction), (tail, entry) = (locate(data, at) for at in (chunk.source[row], chunk.target[row]))
+        first = max(0, junction - BRIDGE_MARGIN) if form == "bridge" else 0
+        stop = int(data.lengths[tail])
+        if form == "bridge":
+            stop = min(stop, entry + BRIDGE_MARGIN)
+        if limit is not None and junction + n + 1 + stop - entry > limit:
+            stop, cut = entry + limit - junction - n - 1, cut + 1
+        source, target = data.episode(head), data.episode(tail)
+        begin, end = junction - first, junction - first + n + 1
+
+        for name in ("actions", "rewards", "terminations", "truncations"):
+            assert part[name].dtype == source[name].dtype
+            np.testing.assert_array_equal(part[name][:begin], source[name][first:junction])
+        for name in ("actions", "rewards", "terminations"):
+            np.testing.assert_array_equal(part[name][end:], target[name][entry:stop])
+        np.testing.assert_array_equal(part["observations"][: begin + 1], source["observations"][first : junction + 1])
+        np.testing.assert_array_equal(part["observations"][end:], target["observations"][entry : stop + 1])
+        assert part["observations"].dtype == dtype
+        np.testing.assert_allclose(part["observations"][begin + 1 : end], chunk.states[row, 1 : n + 1], rtol=1e-6)
+        np.testing.assert_allclose(part["actions"][begin:end], chunk.actions[row, : n + 1], rtol=1e-6)
+        np.testing.assert_allclose(part["rewards"][begin:end], chunk.rewards[row, : n + 1], rtol=1e-6)
+        assert (part["actions"] >= LOW - 1e-5).all() and (part["actions"] <= HIGH + 1e-5).all()
+
+        length = end + stop - entry
+        assert len(part["observations"]) == length + 1 and len(part["rewards"]) == length
+        assert stop > entry, "at least one real step of the suffix"
+        assert first + length <= (limit or 999)
+        # It ends once: with the target's own termination, or truncated.
+        assert not part["terminations"][:-1].any() and not part["truncations"][:-1].any()
+        assert part["terminations"][-1] == (stop == data.lengths[tail] and target["terminations"][-1])
+        assert part["truncations"][-1] == (not part["terminations"][-1])
+        meta = part["metadata"]
+        assert (meta["source_episode"], meta["source_step"]) == (IDS[head], junction)
+        assert (meta["target_episode"], meta["target_step"]) == (IDS[tail], entry)
+        assert (meta["bridge_start"], meta["bridge_states"]) == (begin, n)
+        assert meta["augmented"] is True and meta["dynamics_error"] == pytest.approx(chunk.errors[row].max())
+        assert (meta["return_before"], meta["return_after"]) == (chunk.before[row], chunk.after[row])
+        assert all(type(value) in (bool, int, float) for value in meta.values())
+        count += 1
+    assert count > 60 and (cut > 5 or limit is None)
+
+
+@pytest.mark.parametrize("form", ["full", "bridge"])
+def test_infos_say_where_each_state_comes_from(form):
+    for data, chunk, row, part in assembled(22, form, chunks=1):
+        infos, n, begin = part["infos"], int(chunk.steps[row]), part["metadata"]["bridge_start"]
+        length = len(part["rewards"])
+        assert infos.keys() == INFOS and all(array.shape == (length + 1, 1) for array in infos.values())
+        dtypes = {name: str(array.dtype) for name, array in infos.items()}
+        assert dtypes == {
+            "synthetic": "bool",
+            "source_episode": "int64",
+            "source_step": "int64",
+            "dynamics_error": "float32",
+            "return_to_go": "float64",
+        }
+        for t in range(length + 1):
+            synthetic, episode, step, error, ahead = (infos[name][t, 0] for name in infos)
+            # A real state stands where it says in the source, and so does the step that follows a real one.
+            if begin < t <= begin + n:
+                assert (episode, step) == (-1, -1)
+            else:
+                real = data.episode(IDS.index(episode))
+                np.testing.assert_array_equal(part["observations"][t], real["observations"][step])
+                if not synthetic and t < length:
+                    np.testing.assert_array_equal(part["actions"][t], real["actions"][step])
+                    assert part["rewards"][t] == real["rewards"][step]
+                    np.testing.assert_array_equal(part["observations"][t + 1], real["observations"][step + 1])
+            assert synthetic == (begin <= t <= begin + n)
+            assert error == (chunk.errors[row, t - begin] if synthetic else 0)
+            expected = sum(DISCOUNT**i * r for i, r in enumerate(part["rewards"][t:]))
+            assert ahead == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("limit", [None, 20, 22])
+def test_the_verdict_is_the_return_of_the_episode_that_is_written(limit):
+    cut = 0
+    for data, chunk, row, part in assembled(limit):
+        begin = part["metadata"]["bridge_start"]
+        after = sum(DISCOUNT**i * r for i, r in enumerate(part["rewards"][begin:]))
+        assert chunk.after[row] == pytest.approx(after, rel=1e-4, abs=1e-4)
+        head, junction = locate(data, chunk.source[row])
+        rewards = data.episode(head)["rewards"][junction:]
+        assert chunk.before[row] == pytest.approx(sum(DISCOUNT**i * r for i, r in enumerate(rewards)), rel=1e-9)
+        cut += len(part["rewards"]) == limit
+    assert cut > 5 or limit is None
+
+
+def test_stitched_episodes_make_a_dataset():
+    parts = [part for *_, part in assembled(20)]
+    data = Episodes.concatenate([Episodes.from_list(parts), Episodes.from_list(original(episodes(), IDS, DISCOUNT))])
+    assert set(data.infos) == INFOS and data.lengths.max() <= 20
+    assert len(data) == len(parts) + 4
+    np.testing.assert_allclose(data.returns_to_go(DISCOUNT), data.infos["return_to_go"][:, 0], rtol=1e-9, atol=1e-9)
+
+
+def test_only_the_rows_asked_for_are_assembled():
+    data, (chunk,) = world(None, chunks=1)
+    rows = np.flatnonzero(chunk.reachable)[[3, 0]]
+    parts = list(stitched(data, IDS, chunk, rows, form="full", discount=DISCOUNT, max_episode_steps=None))
+    assert [part["metadata"]["similarity"] for part in parts] == chunk.similarity[rows].tolist()
+
+
+def test_originals_are_themselves():
+    data = episodes()
+    for index, (part, expected) in enumerate(zip(original(data, IDS, DISCOUNT), data, strict=True)):
+        for name in ("observations", "actions", "rewards", "terminations", "truncations"):
+            np.testing.assert_array_equal(part[name], expected[name])
+        length = len(expected["rewards"])
+        infos = {name: array[:, 0].tolist() for name, array in part["infos"].items()}
+        assert infos.keys() == INFOS
+        assert infos["synthetic"] == [False] * (length + 1) and infos["dynamics_error"] == [0] * (length + 1)
+        assert infos["source_episode"] == [IDS[index]] * (length + 1) and infos["source_step"] == list(
+            range(length + 1)
+        )
+        for t in range(length + 1):
+            ahead = sum(DISCOUNT**i * r for i, r in enumerate(expected["rewards"][t:]))
+            assert infos["return_to_go"][t] == pytest.approx(ahead, rel=1e-9)
+        assert part["metadata"] == {"augmented": False, "source_episode": IDS[index]}

@@ -1,0 +1,228 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from linear import HIGH, LOW, episodes, exact, next_state, reward
+
+from minari_stitch.config import QualifyConfig, StitchConfig
+from minari_stitch.diffstitch import proposals as module
+from minari_stitch.diffstitch.proposals import Outcome, Proposals, StitchReport, propose
+from minari_stitch.diffstitch.source import Source
+from minari_stitch.errors import StorageError
+
+CONFIG = StitchConfig(
+    min_bridge=2, max_bridge=7, sampler_steps=3, pool=20, chunk=24, discount=0.9, draws=2, repair_steps=4
+)
+
+
+@pytest.fixture(scope="module")
+def world():
+    data = episodes((14, 9, 20, 12, 6, 17))
+    models = exact(data)
+    return models, Source(data, models.scales, 0.9, 1, 18)
+
+
+def judged(**columns):
+    """Proposals of which only some columns matter; by default, all accepted."""
+    count = len(next(iter(columns.values())))
+    defaults = {
+        "source": np.arange(count),
+        "target": np.arange(count),
+        "steps": np.ones(count, int),
+        "similarity": np.ones(count),
+        "reachable": np.ones(count, bool),
+        "states": np.zeros((count, 4, 3), np.float32),
+        "actions": np.zeros((count, 3, 2), np.float32),
+        "rewards": np.zeros((count, 3), np.float32),
+        "errors": np.zeros((count, 3), np.float32),
+        "disagreement": np.zeros(count),
+        "termination": np.zeros(count),
+        "before": np.zeros(count),
+        "after": np.ones(count),
+    }
+    return Proposals(**defaults | {name: np.asarray(value) for name, value in columns.items()})
+
+
+def outcome(**values):
+    return Outcome(judged(**{name: [value] for name, value in values.items()}).outcomes(QualifyConfig(delta=2.0))[0])
+
+
+def test_the_first_reason_counts():
+    reasons = [
+        ({"reachable": False}, Outcome.UNREACHABLE),
+        ({"termination": 0.5}, Outcome.TERMINATED),
+        ({"errors": [0.0, 2.0, 0.0]}, Outcome.INCONSISTENT),
+        ({"after": 0.0}, Outcome.NOT_BETTER),
+    ]
+    for present in itertools.product([False, True], repeat=4):
+        chosen = [reason for reason, there in zip(reasons, present, strict=True) if there]
+        values = {"similarity": 1.0} | {name: value for columns, _ in chosen for name, value in columns.items()}
+        assert outcome(**values) == (chosen[0][1] if chosen else Outcome.ACCEPTED)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"errors": [0.0, 1.9999, 0.0]}, Outcome.ACCEPTED),
+        ({"errors": [2.0001, 0.0, 0.0]}, Outcome.INCONSISTENT),
+        ({"disagreement": 1.9999}, Outcome.ACCEPTED),
+        ({"disagreement": 2.0}, Outcome.INCONSISTENT),
+        ({"termination": 0.4999}, Outcome.ACCEPTED),
+        ({"termination": 0.9}, Outcome.TERMINATED),
+        ({"before": -3.0, "after": -2.9}, Outcome.ACCEPTED),
+        ({"before": 1.0, "after": 1.0}, Outcome.NOT_BETTER),
+    ],
+)
+def test_thresholds_are_where_they_are_said_to_be(values, expected):
+    assert outcome(**values) == expected
+
+
+@pytest.mark.parametrize("name", ["errors", "disagreement", "termination", "after"])
+def test_what_could_not_be_measured_is_never_accepted(name):
+    value = [0.0, np.nan, 0.0] if name == "errors" else np.nan
+    assert outcome(**{name: value}) != Outcome.ACCEPTED
+
+
+def random_proposals(seed, count=200):
+    rng = np.random.default_rng(seed)
+    return judged(
+        reachable=rng.random(count) < 0.8,
+        termination=rng.random(count) * 0.7,
+        errors=rng.exponential(1.0, (count, 3)),
+        disagreement=rng.exponential(0.5, count),
+        before=rng.normal(size=count),
+        after=rng.normal(0.5, size=count),
+    )
+
+
+def test_a_report_counts_every_pair_once():
+    chunk, config = random_proposals(0), QualifyConfig(delta=1.5)
+    report = StitchReport.of(chunk, config)
+    assert next(iter(report.counts)) == 1.5
+    for delta, counts in report.counts.items():
+        outcomes = chunk.outcomes(dataclasses.replace(config, delta=delta)).tolist()
+        assert counts.tolist() == [outcomes.count(value) for value in range(5)]
+    assert report.proposed == 200
+    values = report.to_dict()
+    assert values["proposed"] == sum(values[o.name.lower()] for o in Outcome) == 200
+    assert values["accepted"] == report.accepted == (chunk.outcomes(config) == 0).sum() > 0
+    assert all(values[o.name.lower()] > 0 for o in Outcome)
+    shares = list(report.acceptance.values())
+    assert list(report.acceptance) == sorted({1.5, *module.DELTAS})
+    assert shares == sorted(shares) and shares[0] < shares[-1]
+    assert values["acceptance"]["1.5"] == report.accepted / 200
+
+
+def test_reports_add_up_to_that_of_all_pairs():
+    config = QualifyConfig(delta=1.0)
+    chunks = [random_proposals(seed, 50 + seed) for seed in range(3)]
+    total = StitchReport()
+    for chunk in chunks:
+        total = total + StitchReport.of(chunk, config)
+    together = StitchReport.of(Proposals.concatenate(chunks), config)
+    assert total.to_dict() == together.to_dict() and total.proposed == 153
+    assert (total + StitchReport()).to_dict() == total.to_dict()
+    assert StitchReport().proposed == StitchReport().accepted == 0
+
+
+def test_chunks_come_back_from_disk(tmp_path):
+    chunk = random_proposals(0)
+    chunk.save(tmp_path / "000001.npz")
+    chunk.save(tmp_path / "000001.npz")
+    loaded = Proposals.load(tmp_path / "000001.npz")
+    for name, value in vars(chunk).items():
+        assert getattr(loaded, name).dtype == value.dtype
+        np.testing.assert_array_equal(getattr(loaded, name), value)
+    assert [path.name for path in tmp_path.iterdir()] == ["000001.npz"]
+    assert len(loaded) == 200 and np.array_equal(loaded.error, [max(row) for row in chunk.errors])
+
+
+def test_a_damaged_chunk_is_named(tmp_path):
+    path = tmp_path / "000001.npz"
+    random_proposals(0).save(path)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(StorageError, match="000001.npz cannot be read .* Remove it"):
+        Proposals.load(path)
+
+
+def same(one, other):
+    return all(np.array_equal(value, getattr(other, name)) for name, value in vars(one).items())
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_a_chunk_depends_on_seed_and_number_alone(world, eta):
+    config = dataclasses.replace(CONFIG, eta=eta)
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    in_order = [propose(*world, config, 5, chunk) for chunk in range(3)]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(1)
+    assert same(propose(*world, config, 5, 2), in_order[2])
+    assert same(propose(*world, config, 5, 0), in_order[0])
+    chunks = [*in_order, propose(*world, config, 6, 0)]
+    for one, other in itertools.combinations(chunks, 2):
+        assert not np.array_equal(one.source, other.source)
+        assert not np.array_equal(one.states, other.states)
+    # Not even (seed, chunk) and (chunk, seed) share a stream.
+    assert not same(propose(*world, config, 2, 1), propose(*world, config, 1, 2))
+
+
+def test_proposals_are_in_the_units_of_the_source(world):
+    models, source = world
+    chunk = propose(*world, CONFIG, 0, 0)
+    s, data = models.scales, source
+    assert len(chunk) == 24 and chunk.states.shape == (24, 9, 3) and chunk.actions.shape == (24, 8, 2)
+    assert chunk.reachable.any()
+    low, high = (x.numpy() for x in (s.state.decode(s.low), s.state.decode(s.high)))
+    assert (chunk.states >= low - 1e-3).all() and (chunk.states <= high + 1e-3).all()
+    assert (chunk.actions >= LOW - 1e-5).all() and (chunk.actions <= HIGH + 1e-5).all()
+    np.testing.assert_allclose(chunk.rewards, reward(chunk.states[:, :-1], chunk.actions), rtol=1e-3, atol=2e-3)
+    scale = s.state.scale.double().numpy()
+    following = next_state(chunk.states[:, :-1].astype(float), chunk.actions.astype(float))
+    errors = (((following - chunk.states[:, 1:]) / scale) ** 2).sum(-1)
+    for b, n in enumerate(chunk.steps):
+        np.testing.assert_allclose(chunk.errors[b, : n + 1], errors[b, : n + 1], rtol=2e-3, atol=1e-3)
+        np.testing.assert_allclose(chunk.states[b, 0], s.state.decode(data.z[chunk.source[b]]), atol=1e-4)
+        np.testing.assert_allclose(chunk.states[b, n + 1], s.state.decode(data.z[chunk.target[b]]), atol=1e-4)
+
+
+def test_the_truest_draw_is_kept(world, monkeypatch):
+    models, source = world
+    config = dataclasses.replace(CONFIG, draws=3, repair_steps=0)
+    drawn = []
+
+    def recording(models, source, pairs, config, generator):
+        drawn.append(module_stitch_states(models, source, pairs, config, generator))
+        return drawn[-1]
+
+    module_stitch_states = module.stitch_states
+    monkeypatch.setattr(module, "stitch_states", recording)
+    chunk = propose(models, source, config, 0, 0)
+    assert len(drawn) == 1 and drawn[0].shape[0] == 3 * 24
+    choices = []
+    for b, n in enumerate(chunk.steps):
+        worst = []
+        for draw in range(3):
+            z = drawn[0][draw * 24 + b]
+            states = models.scales.state.decode(z).double().numpy()
+            u = models.inverse(z[:-1], z[1:])
+            actions = models.scales.action.decode(u).double().numpy()
+            gap = (next_state(states[:-1], actions) - states[1:]) / models.scales.state.scale.double().numpy()
+            worst.append((gap**2).sum(-1)[: n + 1].max())
+        choices.append(int(np.argmin(worst)))
+        expected = drawn[0][choices[-1] * 24 + b]
+        np.testing.assert_allclose(chunk.states[b], models.scales.state.decode(expected), atol=1e-5)
+    assert set(choices) == {0, 1, 2}
+
+
+def test_judges_do_not_choose_the_draw():
+    data = episodes((14, 9, 20, 12))
+    chunks = []
+    for offsets in ((0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 40.0, -90.0)):
+        models = exact(data, offsets=offsets)
+        chunks.append(propose(models, Source(data, models.scales, 0.9, 1, None), CONFIG, 0, 0))
+    assert np.array_equal(chunks[0].states, chunks[1].states)
+    assert np.array_equal(chunks[0].actions, chunks[1].actions)
+    assert not np.array_equal(chunks[0].errors, chunks[1].errors)

@@ -1,0 +1,133 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from linear import TINY, episodes, scales
+
+from minari_stitch.config import StitchConfig
+from minari_stitch.diffstitch.source import Source
+from minari_stitch.errors import NothingToStitchError
+
+DISCOUNT = 0.9
+
+
+def source_of(lengths, limit=None, context=1, seed=0):
+    data = episodes(lengths, seed)
+    return data, Source(data, scales(data), DISCOUNT, context, limit)
+
+
+def rows_of(data):
+    """(row, episode, time, length, return-to-go) of each state."""
+    row = 0
+    for e, part in enumerate(data):
+        for t in range(len(part["rewards"]) + 1):
+            ahead = sum(DISCOUNT**i * r for i, r in enumerate(part["rewards"][t:]))
+            yield row, e, t, len(part["rewards"]), ahead
+            row += 1
+
+
+some_lengths = st.lists(st.integers(1, 14), min_size=2, max_size=6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=some_lengths, seed=st.integers(0, 99))
+def test_each_state_knows_its_place(lengths, seed):
+    data, source = source_of(lengths, seed=seed)
+    z = (data.observations - data.observations.mean(0)) / data.observations.std(0).clip(1e-9)
+    for row, e, t, length, ahead in rows_of(data):
+        assert (source.episode[row], source.step[row], source.last[row]) == (e, t, row - t + length)
+        assert source.returns[row].item() == pytest.approx(ahead, rel=1e-9, abs=1e-9)
+        np.testing.assert_allclose(source.z[row], z[row], atol=1e-4)
+        assert torch.equal(source.windows[row], source.z[row])
+    assert len(source.z) == row + 1
+
+
+def slow_share(allowed, share, highest):
+    ranked = sorted(allowed, key=lambda item: -item[1] if highest else item[1])
+    return sorted(row for row, _ in ranked[: max(1, round(share * len(ranked)))])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=some_lengths,
+    limit=st.none() | st.integers(8, 20),
+    context=st.integers(1, 4),
+    shortest=st.integers(1, 4),
+    share=st.sampled_from([0.05, 0.3, 0.5, 1.0]),
+    pairs=st.sampled_from(["reach", "paper", "reference"]),
+)
+def test_starts_match_a_loop(lengths, limit, context, shortest, share, pairs):
+    data, source = source_of(lengths, limit, context)
+    config = StitchConfig(pairs=pairs, min_bridge=shortest, source_fraction=share)
+    allowed = [
+        (row, ahead)
+        for row, _, t, length, ahead in rows_of(data)
+        if t < length  # it has an action
+        and t + 1 >= context  # and a past
+        and length - t >= shortest + 1  # the dataset goes on as long as the shortest bridge has transitions
+        and (limit is None or t + (shortest + 1) + 1 <= limit)  # bridge and one real step fit in the time limit
+    ]
+    if not allowed:
+        with pytest.raises(NothingToStitchError, match="stitch.min_bridge=1"):
+            source.starts(config)
+        return
+    assert source.starts(config).tolist() == slow_share(allowed, share, highest=pairs == "reference")
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=some_lengths, share=st.sampled_from([0.02, 0.3, 1.0]))
+def test_targets_match_a_loop(lengths, share):
+    data, source = source_of(lengths)
+    allowed = [(row, ahead) for row, _, t, length, ahead in rows_of(data) if t < length]
+    config = StitchConfig(target_fraction=share)
+    assert source.targets(config).tolist() == slow_share(allowed, share, highest=True)
+
+
+@settings(max_examples=20, deadline=None)
+@given(lengths=some_lengths, limit=st.none() | st.integers(8, 20), shortest=st.integers(1, 4))
+def test_may_follow_matches_a_loop(lengths, limit, shortest):
+    data, source = source_of(lengths, limit)
+    rows = torch.arange(len(source.z))
+    answers = source.may_follow(rows[:, None], rows[None].expand(len(rows), -1), shortest)
+    table = list(rows_of(data))
+    for a, e, t, _, ahead in table:
+        room = limit is None or t + shortest + 2 <= limit
+        for b, other, _, _, theirs in table:
+            assert answers[a, b] == (room and e != other and theirs > ahead), (a, b)
+
+
+def test_a_single_episode_may_be_stitched_to_itself():
+    data, source = source_of([12])
+    rows = torch.arange(13)
+    answers = source.may_follow(rows[:, None], rows[None].expand(13, -1), 2)
+    assert torch.equal(answers, source.returns[None] > source.returns[:, None]) and answers.any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=some_lengths, limit=st.none() | st.integers(6, 20), n=st.integers(0, 5), seed=st.integers(0, 99))
+def test_suffix_returns_match_a_loop(lengths, limit, n, seed):
+    data, source = source_of(lengths, limit)
+    table = list(rows_of(data))
+    rng = np.random.default_rng(seed)
+    for _ in range(10):
+        a, b = (table[i] for i in rng.integers(len(table), size=2))
+        # n states between them: the target is arrived at n + 1 steps after the source.
+        time, expected = a[2] + n + 1, 0.0
+        rewards = data.episode(b[1])["rewards"][b[2] :]
+        for i, reward in enumerate(rewards):
+            if limit is not None and time + i >= limit:
+                break
+            expected += DISCOUNT**i * reward
+        value = source.suffix_return(torch.tensor([a[0]]), torch.tensor([b[0]]), torch.tensor([n]))
+        assert value.dtype == torch.float64 and value.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_states_are_seen_in_the_space_of_the_diffusion_model():
+    data = episodes()
+    config = dataclasses.replace(TINY, diffusion=dataclasses.replace(TINY.diffusion, normalizer="minmax"))
+    source = Source(data, scales(data, config), DISCOUNT, 1, None)
+    torch.testing.assert_close(source.windows.amax(0), torch.ones(3))
+    assert (source.z.amax(0) - 1).abs().min() > 0.1
