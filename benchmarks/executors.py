@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.experiment import Job, Progress, run, run_and_keep
 from benchmarks.results import Results
 from minari_stitch.errors import StitchError, WorkerError
-from minari_stitch.run import Run
+from minari_stitch.pool import Pool
 
 _ROOT = Path(__file__).resolve().parents[1]
 _RETRIES = 3
@@ -39,9 +39,10 @@ def local(jobs: Sequence[Job], folder: Path, *, workers: int, progress: Progress
         StitchError: Whatever a job has to say.
     """
     device = jobs[0].device if jobs else "cpu"
-    pool = Run(directory=folder, device=device, workers=max(1, min(workers, len(jobs))), progress=progress)
+    processes = max(1, min(workers, len(jobs))) if device == "cpu" else 1
+    pool = Pool(workers=processes, threads=1 if device == "cpu" else workers, progress=progress)
     try:
-        yield from pool.map(run_and_keep, [(job, folder) for job in jobs], threads=1 if device == "cpu" else workers)
+        yield from pool.map(run_and_keep, [(job, folder) for job in jobs])
     except WorkerError as error:
         raise ExecutorError(
             "a worker process died, perhaps for lack of memory: run the same command again, with fewer --workers; "

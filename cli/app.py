@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
+from minari_stitch.progress import Bars
+
 from . import datasets, view
 from .common import Json, OutputId, Verbose, err, errors, out
-from .progress import Stages
 from .render import EPILOG as _RENDER_EXAMPLES
 from .render import render
 
@@ -138,7 +139,6 @@ def augment(
 
         from minari_stitch.config import to_dict
         from minari_stitch.data import minari_io
-        from minari_stitch.diffstitch.models import NETWORKS
         from minari_stitch.errors import ConfigError
         from minari_stitch.pipeline import METADATA_KEY, default_run_directory
         from minari_stitch.pipeline import augment as run_augment
@@ -163,7 +163,7 @@ def augment(
         if output_id is not None:
             minari_io.check_output_id(output_id)
         begin = time.monotonic()
-        with Stages(err, (*NETWORKS, "denoiser", "ensemble", "policy")) as progress:
+        with Bars(err) as progress:
             run = Run(
                 directory=run_dir or Path(),
                 seed=seed,

@@ -12,8 +12,9 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
+from minari_stitch.progress import Bars
+
 from .common import Json, Verbose, err, errors, out
-from .progress import Stages
 
 IMPORT_EXAMPLES = (
     "[bold]Examples[/]",
@@ -45,7 +46,7 @@ def import_d4rl(
         from minari_stitch.sim.d4rl import import_d4rl as run_import
 
         begin = time.monotonic()
-        with Stages(err, ()) as progress:
+        with Bars(err) as progress:
             result = run_import(file, env=env, dataset_id=dataset_id, progress=partial(progress, "write"))
         seconds = time.monotonic() - begin
         if as_json:
@@ -93,7 +94,7 @@ def mix(
         if output_id is not None:
             minari_io.check_output_id(output_id)
         begin = time.monotonic()
-        with Stages(err, ()) as progress:
+        with Bars(err) as progress:
             for dataset_id in dataset_ids:
                 if demo.is_demo_id(dataset_id):
                     demo.ensure(dataset_id, progress=partial(progress, "roll out"))

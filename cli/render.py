@@ -7,8 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
+from minari_stitch.progress import Bars
+
 from .common import Verbose, err, errors, out
-from .progress import Stages
 
 EPILOG = "\n\n".join(
     (
@@ -49,7 +50,7 @@ def render(
         else:
             origin = stitch_record(stitched)["source"]
             source = minari_io.read(origin, download=False) if minari_io.exists(origin) else None
-            with Stages(err, ()) as stages:
+            with Bars(err) as bars:
                 files = render_episode(
                     stitched,
                     source,
@@ -58,7 +59,7 @@ def render(
                     frames=frames,
                     context=context,
                     every=every if animation else None,
-                    progress=lambda done, total: stages("draw", done, total),
+                    progress=lambda done, total: bars("draw", done, total),
                 )
         for file in files:
             out.print(str(file), markup=False, highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.diffstitch.models import Scales
-from minari_stitch.learn.loop import Progress
+from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 
 _DEFAULT = DiffusionConfig()
@@ -98,7 +98,7 @@ def train_missing(run: Run, job: Job, train: Callable[[Job, str, Progress | None
     """Run `train(job, name, progress)` in the run's processes for each network whose file is not there."""
     missing = [(job, name) for name in names if not job.network(name).exists()]
     if missing:
-        collections.deque(run.map(train, missing, run.threads), maxlen=0)
+        collections.deque(run.pool(run.threads).map(train, missing), maxlen=0)
 
 
 @functools.lru_cache(maxsize=1)

@@ -16,8 +16,8 @@ from minari_stitch.diffstitch.fitting import train_network
 from minari_stitch.diffstitch.models import build, load_weights
 from minari_stitch.errors import LowAcceptanceError
 from minari_stitch.job import Job, source
-from minari_stitch.learn.loop import Progress
 from minari_stitch.learn.nets import MLP
+from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 from minari_stitch.transform import Sample
 
@@ -63,7 +63,7 @@ class FittedRollouts:
             LowAcceptanceError: Fewer than one rollout in a hundred has a step that the models trust.
         """
         parts, steps = [], 0
-        for path in self.run.map(self.make, ((self.job, chunk) for chunk in itertools.count()), threads=1):
+        for path in self.run.pool().map(self.make, ((self.job, chunk) for chunk in itertools.count())):
             part = Rollouts.load(path).head(n_steps - steps)
             parts.append(part)
             steps += int(part.length.sum())

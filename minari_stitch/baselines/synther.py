@@ -29,8 +29,9 @@ from minari_stitch.diffstitch.models import Scales, load_weights
 from minari_stitch.diffstitch.proposals import chunk_generator
 from minari_stitch.errors import ConfigError
 from minari_stitch.job import Job, source, train_missing
-from minari_stitch.learn.loop import Progress, save_atomically
+from minari_stitch.learn.loop import save_atomically
 from minari_stitch.learn.nets import MLP, ResidualMLP, initialise
+from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 
 _SALT = 101

@@ -15,7 +15,8 @@ from minari_stitch.config import FitConfig, ModelConfig
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.diffstitch.diffusion import Schedule, masked_loss, training_masks
 from minari_stitch.diffstitch.models import NETWORKS, Scales, build, moves
-from minari_stitch.learn.loop import FitResult, Progress, fit, save_atomically
+from minari_stitch.learn.loop import FitResult, fit, save_atomically
+from minari_stitch.progress import Progress
 
 _HOLDOUT_SHARE = 0.05
 
@@ -193,7 +194,7 @@ def fit_rows(
         held_out,
         config,
         draws,
-        stage=path.stem,
+        stage=f"train {path.stem}",
         checkpoint=path.with_suffix(".checkpoint"),
         progress=progress,
     )

@@ -21,7 +21,7 @@ from minari_stitch.diffstitch.proposals import Outcome, Proposals, StitchReport,
 from minari_stitch.diffstitch.source import Source
 from minari_stitch.errors import ConfigError, LowAcceptanceError, NothingToStitchError
 from minari_stitch.job import Job, source, train_missing
-from minari_stitch.learn.loop import Progress
+from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 from minari_stitch.transform import Sample
 
@@ -122,7 +122,7 @@ class FittedDiffStitch:
 
     def proposals(self) -> Iterator[Proposals]:
         """Chunks of judged pairs, without end; those of the run directory are read, the others made."""
-        for path in self.run.map(_propose, ((self.job, chunk) for chunk in itertools.count()), threads=1):
+        for path in self.run.pool().map(_propose, ((self.job, chunk) for chunk in itertools.count())):
             yield Proposals.load(path)
 
     @property

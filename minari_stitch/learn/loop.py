@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from minari_stitch.config import FitConfig
 from minari_stitch.data.storage import reading, replacing
-
-Progress = Callable[[str, int, int], None]
-"""Called as `progress(stage, done, total)`."""
+from minari_stitch.progress import Progress
 
 _CHECKPOINT_SECONDS = 15.0
 

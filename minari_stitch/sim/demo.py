@@ -10,11 +10,9 @@ bytes for any number of workers, and more steps extend each actor's share instea
 from __future__ import annotations
 
 import json
-import multiprocessing
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import resources
 from typing import Any
@@ -25,6 +23,7 @@ import numpy as np
 from minari_stitch.data import minari_io
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.errors import ConfigError, DatasetIdError, StitchError
+from minari_stitch.pool import Pool
 from minari_stitch.sim.behaviour import Policy, load_actor, make_env, play_episode, uniform
 
 DEFAULT_STEPS = 200_000
@@ -219,8 +218,7 @@ def rollout(
     """
     if n_steps < len(recipe.actors):
         raise ConfigError(f"n_steps={n_steps} is not possible: {recipe.dataset_id} needs {len(recipe.actors)} or more")
-    if workers < 1:
-        raise ConfigError(f"workers={workers} is not possible: use at least 1")
+    pool = Pool(workers=workers)
     bounds = np.linspace(0, n_steps, len(recipe.actors) + 1).astype(int)
     shares = np.diff(bounds).tolist()
     chunks = [
@@ -235,9 +233,10 @@ def rollout(
         for start in range(0, share, _CHUNK_STEPS)
     ]
     make_env(recipe.env_id).close()  # without MuJoCo, fail here and not in a worker
+    pool = replace(pool, workers=min(workers, len(chunks)))
     parts: list[list[Episodes]] = [[] for _ in recipe.actors]
     done = 0
-    for chunk, episodes in zip(chunks, _map(chunks, workers), strict=True):
+    for chunk, episodes in zip(chunks, pool.map(_roll_chunk, [(chunk,) for chunk in chunks]), strict=True):
         parts[chunk.actor].append(episodes)
         done += chunk.steps
         if progress:
@@ -245,15 +244,6 @@ def rollout(
     return Episodes.concatenate(
         [_head(Episodes.concatenate(part), share) for part, share in zip(parts, shares, strict=True)]
     )
-
-
-def _map(chunks: list[_Chunk], workers: int) -> Iterator[Episodes]:
-    """Roll out the chunks, in order."""
-    if workers == 1:
-        yield from map(_roll_chunk, chunks)
-        return
-    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_roll_chunk, chunks)
 
 
 def _head(episodes: Episodes, n_steps: int) -> Episodes:
@@ -269,7 +259,7 @@ def _head(episodes: Episodes, n_steps: int) -> Episodes:
     return Episodes.from_list(parts)
 
 
-def _roll_chunk(chunk: _Chunk) -> Episodes:
+def _roll_chunk(chunk: _Chunk, progress: object = None) -> Episodes:
     """Roll out whole episodes until the chunk has its steps."""
     recipe = chunk.recipe
     entropy = [chunk.seed, zlib.crc32(recipe.dataset_id.encode()), chunk.actor, chunk.number]
