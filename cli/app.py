@@ -1,16 +1,17 @@
-"""`minari-stitch`: augment, filter, show and demo."""
+"""`minari-stitch`: augment, filter, settings, show and demo."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from minari_stitch.progress import Bars
+from minari_stitch.registry import found
 
 from . import datasets, view
 from .common import Json, OutputId, Verbose, err, errors, out
@@ -30,6 +31,11 @@ app = typer.Typer(
         "  minari-stitch show demo/hopper/medium-replay-stitched-v0"
     ),
 )
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[tuple(found())]
+    """Every transform that is installed."""
 _DEMO_EXAMPLE = "[bold]Example[/]\n\n  minari-stitch demo list"
 demo_app = typer.Typer(help="Datasets that need no download.", no_args_is_help=True, epilog=_DEMO_EXAMPLE)
 app.add_typer(demo_app, name="demo")
@@ -70,8 +76,7 @@ _AUGMENT_EXAMPLES = (
 def augment(
     dataset_id: Annotated[str, typer.Argument(metavar="ID", help="Minari dataset id, or a demo/ id.")],
     method: Annotated[
-        Literal["diffstitch", "synther", "tatu", "resample", "real"],
-        typer.Option(help="How: DiffStitch, the baselines SynthER and TATU, or a control without a model."),
+        Method, typer.Option(help="How: DiffStitch, a baseline, or a control without a model.")
     ] = "diffstitch",
     delta: Annotated[
         Optional[float],  # noqa: UP045
@@ -100,7 +105,7 @@ def augment(
     ] = None,
     settings: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="NAME=VALUE", help="Change any setting, such as stitch.draws=6; repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Change any setting (minari-stitch settings); repeatable."),
     ] = None,
     output_id: OutputId = None,
     run_dir: Annotated[
@@ -135,67 +140,56 @@ def augment(
 ) -> None:
     """Write a new dataset of stitched (or otherwise synthetic) episodes made from dataset [bold]ID[/]."""
     with errors(verbose):
-        import torch
+        from minari_stitch import api, registry
+        from minari_stitch.config import adjust, parse, to_dict
+        from minari_stitch.data.ids import check_output_id
+        from minari_stitch.data.provenance import RECORD_KEY
+        from minari_stitch.pool import Pool
+        from minari_stitch.progress import Bars
 
-        from minari_stitch.config import to_dict
-        from minari_stitch.data import minari_io
-        from minari_stitch.errors import ConfigError
-        from minari_stitch.pipeline import METADATA_KEY, default_run_directory
-        from minari_stitch.pipeline import augment as run_augment
-        from minari_stitch.presets import method as chosen
-        from minari_stitch.presets import override
-        from minari_stitch.run import Run
-        from minari_stitch.sim import demo
-
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        on_gpu = device.startswith("cuda")
-        transform = chosen(method, preset or ("full" if on_gpu else "fast"))
-        own = {"--delta": ("qualify.delta", delta), "--form": ("form", form), "--pairs": ("stitch.pairs", pairs)}
-        given = {option: f"{name}={value}" for option, (name, value) in own.items() if value is not None}
-        if given and method != "diffstitch":
-            raise ConfigError(f"{', '.join(given)} is not possible with --method {method}, which makes no bridges")
-        transform = override(transform, *given.values(), *(settings or []))
-        optional: dict[str, Any] = {"workers": workers, "threads": threads}
-        options = {name: value for name, value in optional.items() if value is not None}
-        if steps is not None and steps < 1:
-            raise ConfigError(f"--steps {steps} is not possible: ask for at least 1")
         if output_id is not None:
-            minari_io.check_output_id(output_id)
+            check_output_id(output_id)
+        on_gpu = api.chosen_device(device).startswith("cuda")
+        transform = registry.preset(method, preset or ("full" if on_gpu else "fast"))
+        transform = api.with_shortcuts(transform, on_gpu, delta=delta, form=form, pairs=pairs)
+        transform = adjust(transform, dict(map(parse, settings or [])))
+        processes = (os.cpu_count() or 1) if workers is None else workers
+        Pool(workers=processes, threads=threads or 1)
         begin = time.monotonic()
         with Bars(err) as progress:
-            run = Run(
-                directory=run_dir or Path(),
-                seed=seed,
-                device=device,
-                precision=precision or ("bf16" if on_gpu else "fp32"),
+            source = api.read(
+                dataset_id,
+                skip_invalid=skip_invalid,
+                download=download,
+                demo_steps=demo_steps,
+                workers=processes,
                 progress=progress,
-                **options,
             )
-            if demo.is_demo_id(dataset_id):
-                demo.ensure(
-                    dataset_id,
-                    n_steps=demo_steps,
-                    workers=run.workers,
-                    progress=lambda done, total: progress("roll out", done, total),
-                )
-            dataset = minari_io.read(dataset_id, skip_invalid=skip_invalid, download=download)
-            if dataset.skipped.problems:
+            if source.skipped.problems:
                 err.print("[yellow]Left out invalid episodes.[/]", end=" ")
-                err.print(str(dataset.skipped), markup=False, highlight=False, soft_wrap=True)
-            if METADATA_KEY in dataset.metadata:
+                err.print(str(source.skipped), markup=False, highlight=False, soft_wrap=True)
+            if RECORD_KEY in source.metadata:
                 err.print(f"[yellow]{dataset_id} is itself synthetic[/]: its bridges are stitched once more.")
             if verbose:
                 err.print_json(json.dumps(to_dict(transform)))
-            if run_dir is None:
-                run = dataclasses.replace(run, directory=default_run_directory(dataset))
-            result = run_augment(
-                dataset, transform, run, n_steps=steps, output_id=output_id, include_original=include_original
+            result = api.augment(
+                source,
+                transform,
+                n_steps=steps,
+                output_id=output_id,
+                include_original=include_original,
+                seed=seed,
+                workers=processes,
+                threads=threads,
+                device=device,
+                precision=precision,
+                run_dir=run_dir,
+                progress=progress,
             )
         if as_json:
             print(json.dumps(view.result_json(result, time.monotonic() - begin)))
         else:
-            view.print_result(out, dataset, result, time.monotonic() - begin)
+            view.print_result(out, source, result, time.monotonic() - begin)
 
 
 @app.command(epilog="[bold]Example[/]\n\n  minari-stitch filter demo/hopper/medium-replay-stitched-v0 --delta 0.25")
@@ -208,10 +202,10 @@ def filter(  # noqa: A001 - the command's name
 ) -> None:
     """Write the part of a stitched dataset that qualifies at a smaller delta."""
     with errors(verbose):
-        from minari_stitch.pipeline import refilter
+        from minari_stitch import api
 
         begin = time.monotonic()
-        result = refilter(dataset_id, delta, output_id=output_id)
+        result = api.filter(dataset_id, delta=delta, output_id=output_id)
         if as_json:
             print(json.dumps(view.result_json(result, time.monotonic() - begin)))
         else:
@@ -220,6 +214,25 @@ def filter(  # noqa: A001 - the command's name
                 f"{delta:g}: [cyan]{result.dataset_id}[/]"
             )
             view.print_next(out, result.dataset_id)
+
+
+@app.command(epilog="[bold]Examples[/]\n\n  minari-stitch settings\n\n  minari-stitch settings tatu --preset full")
+def settings(
+    method: Annotated[Method, typer.Argument(metavar="METHOD", help="A method of augment.")] = "diffstitch",
+    preset: Annotated[Literal["fast", "full", "paper"], typer.Option(help="Whose values to show.")] = "fast",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """List every setting of a method, as --set of augment takes it."""
+    with errors(verbose):
+        from minari_stitch import registry
+        from minari_stitch.config import describe
+
+        rows = list(describe(registry.preset(method, preset)))
+        if as_json:
+            print(json.dumps([dataclasses.asdict(row) for row in rows]))
+        else:
+            view.print_settings(out, rows)
 
 
 @app.command(epilog="[bold]Example[/]\n\n  minari-stitch show demo/hopper/medium-replay-stitched-v0")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -43,11 +42,11 @@ def import_d4rl(
 ) -> None:
     """Write a D4RL file as a Minari dataset."""
     with errors(verbose):
-        from minari_stitch.sim.d4rl import import_d4rl as run_import
+        from minari_stitch import api
 
         begin = time.monotonic()
         with Bars(err) as progress:
-            result = run_import(file, env=env, dataset_id=dataset_id, progress=partial(progress, "write"))
+            result = api.import_d4rl(file, env=env, dataset_id=dataset_id, progress=progress)
         seconds = time.monotonic() - begin
         if as_json:
             print(json.dumps(dataclasses.asdict(result) | {"path": str(result.path), "seconds": round(seconds, 2)}))
@@ -87,24 +86,18 @@ def mix(
 ) -> None:
     """Write the episodes of several datasets, or a share of each, as a new one."""
     with errors(verbose):
-        from minari_stitch.data import minari_io
-        from minari_stitch.data.mix import mix as run_mix
-        from minari_stitch.sim import demo
+        from minari_stitch import api
 
-        if output_id is not None:
-            minari_io.check_output_id(output_id)
         begin = time.monotonic()
         with Bars(err) as progress:
-            for dataset_id in dataset_ids:
-                if demo.is_demo_id(dataset_id):
-                    demo.ensure(dataset_id, progress=partial(progress, "roll out"))
-            result = run_mix(
-                [minari_io.read(name, skip_invalid=skip_invalid, keep_infos=True) for name in dataset_ids],
-                output_id=output_id,
+            result = api.mix(
+                dataset_ids,
+                output_id,
                 fraction=fraction,
                 seed=seed,
                 scores_of=scores_of,
-                progress=partial(progress, "write"),
+                skip_invalid=skip_invalid,
+                progress=progress,
             )
         if as_json:
             seconds = round(time.monotonic() - begin, 2)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
-from minari_stitch.data.minari_io import Dataset
-from minari_stitch.pipeline import ORACLE_KEY, Augmented, stitch_record
+if TYPE_CHECKING:
+    from minari_stitch.config import Setting
+    from minari_stitch.data.minari_io import Dataset
+    from minari_stitch.pipeline import Augmented
 
 _OUTCOMES = {
     "accepted": "accepted",
@@ -19,7 +23,6 @@ _OUTCOMES = {
     "inconsistent": "a transition off the learned dynamics by delta or more",
     "not_better": "the return of the bridge's start would not rise",
 }
-_KINDS = {"DiffStitch": "stitched", "resample": "repeated", "real": "further real"}
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
@@ -69,17 +72,22 @@ def result_json(result: Augmented, seconds: float) -> dict[str, Any]:
 
 def report_json(dataset: Dataset) -> dict[str, Any]:
     """The report of a stitched dataset as plain values."""
+    from minari_stitch.pipeline import stitch_record
+
     record = stitch_record(dataset)
     return {"dataset_id": dataset.dataset_id, **record, "bridges": _bridges(dataset)}
 
 
 def print_report(console: Console, dataset: Dataset) -> None:
     """Print the report of a stitched dataset."""
+    from minari_stitch.data.provenance import ORACLE_KEY
+    from minari_stitch.pipeline import stitch_record
+
     record = stitch_record(dataset)
     made = f"[cyan]{dataset.dataset_id}[/]: {record['method']} of {record['source']}, seed {record['seed']}"
     console.print(made, highlight=False)
     console.print(
-        f"{record['n_episodes']:,} {_KINDS.get(record['method'], 'synthetic')} episodes, {record['n_steps']:,} steps"
+        f"{record['n_episodes']:,} episodes made, {record['n_steps']:,} steps"
         + (
             f"; {len(dataset.episodes) - record['n_episodes']:,} original episodes"
             if record["include_original"]
@@ -109,6 +117,15 @@ def print_report(console: Console, dataset: Dataset) -> None:
             f"real data with the inverse model's actions: {oracle['floor_median']:.3g}",
             highlight=False,
         )
+
+
+def print_settings(console: Console, rows: Iterable[Setting]) -> None:
+    """Print settings with what they take, their values and what they are."""
+    for row in rows:
+        console.print(
+            f"[cyan]{row.name}[/] = [green]{escape(str(row.value))}[/]  [dim]{escape(row.kind)}[/]", highlight=False
+        )
+        console.print(Padding(row.about, (0, 0, 0, 4)), highlight=False, markup=False)
 
 
 def print_recipes(console: Console, recipes: Iterable[Any], exists: Callable[[str], bool]) -> None:

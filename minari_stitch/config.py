@@ -1,206 +1,134 @@
-"""Settings: frozen, keyword-only, validated, and the same on disk as in memory."""
+"""Settings: frozen keyword-only dataclasses that pydantic checks, the same on disk as in memory.
+
+A setting is named by a dotted path (`models.diffusion.width`), and changed by `dataclasses.replace`, by `adjust` with
+values, or from text by `parse` first.
+"""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import difflib
 import hashlib
 import json
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from minari_stitch.errors import ConfigError
+import pydantic
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import dataclass_transform
 
+from minari_stitch.errors import ConfigError, StitchError
 
-def _require(condition: bool, name: str, value: object, remedy: str) -> None:
-    if not condition:
-        raise ConfigError(f"{name}={value!r} is not possible: {remedy}")
+C = TypeVar("C")
+T = TypeVar("T")
 
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""In [0, 1)."""
+Share = Annotated[float, Field(gt=0, le=1)]
+"""In (0, 1]."""
 
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """One training run."""
-
-    steps: int
-    """Gradient steps at most."""
-    batch_size: int
-    """Windows or transitions a step."""
-    learning_rate: float
-    """Peak rate of Adam; warmed up, then a cosine to a hundredth."""
-    warmup: int = 100
-    """Steps of linear warm-up."""
-    ema: float = 0.995
-    """Decay of the weight average that is kept (released code: 0.995)."""
-    clip: float = 1.0
-    """Largest gradient norm."""
-    evaluate_every: int = 200
-    """Steps between held-out evaluations."""
-    patience: int = 10
-    """Evaluations without a better held-out loss before the fit stops."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        for name in ("steps", "batch_size", "warmup", "evaluate_every", "patience"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a positive rate")
-        _require(0 <= self.ema < 1, "ema", self.ema, "use a decay in [0, 1)")
-        _require(self.clip > 0, "clip", self.clip, "use a positive gradient norm")
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class DiffusionConfig:
-    """The generative model G of section 4.2."""
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field, Field))
+def settings(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen keyword-only dataclass whose values are checked, and whose errors are `ConfigError`.
 
-    horizon: int = 32
-    """H, states in a window (paper: 100; pen 55)."""
-    context: int = 1
-    """Real states of the source shown before the bridge, its start included (paper: 1)."""
-    diffusion_steps: int = 100
-    """K (paper: 100)."""
-    parametrisation: Literal["v", "eps", "x0"] = "v"
-    """What the network predicts (paper: eps)."""
-    normalizer: Literal["standard", "minmax", "cdf"] = "standard"
-    """Space of the windows (released code: cdf)."""
-    mask: Literal["inference", "paper", "reference"] = "inference"
-    """Training masks."""
-    edge_weight: float = 1.0
-    """Loss weight of hidden states next to given ones."""
-    width: int = 32
-    """Channels of the U-Net's first level (released code: 128)."""
-    multipliers: tuple[int, ...] = (1, 2, 4)
-    """Channels of each level in units of `width` (released code: 1, 4, 8)."""
-    kernel: int = 5
-    """Kernel size (released code: 5)."""
-    return_dropout: float = 0.0
-    """Share of windows trained without their return; 0 trains no return condition (released code: 0.25)."""
-    returns_scale: float = 400.0
-    """Divisor of the discounted return that conditions the network (released code: 400)."""
-    fit: FitConfig = field(default_factory=lambda: FitConfig(steps=3000, batch_size=64, learning_rate=1e-3))
+    The string below a field is its documentation, here and in `describe`.
+    """
+    made: Any = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)
+    check = made.__init__
 
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        factor = 2 ** (len(self.multipliers) - 1)
-        below, above = self.horizon // factor * factor, -(-self.horizon // factor) * factor
-        _require(
-            self.horizon % factor == 0,
-            "horizon",
-            self.horizon,
-            f"a U-Net of {len(self.multipliers)} levels needs a multiple of {factor}: use {below} or {above}",
-        )
-        _require(self.context >= 1, "context", self.context, "show at least the start state")
-        _require(self.horizon >= self.context + 3, "horizon", self.horizon, f"use at least {self.context + 3}")
-        _require(self.diffusion_steps >= 2, "diffusion_steps", self.diffusion_steps, "use at least 2")
-        _require(self.kernel % 2 == 1, "kernel", self.kernel, "use an odd size")
-        _require(self.width >= 4 and self.width % 2 == 0, "width", self.width, "use an even number of at least 4")
-        _require(self.edge_weight > 0, "edge_weight", self.edge_weight, "use a positive weight")
-        _require(0 <= self.return_dropout < 1, "return_dropout", self.return_dropout, "use a share in [0, 1)")
+    @wraps(check)
+    def __init__(self: Any, **values: Any) -> None:  # noqa: N807 - it becomes the method
+        try:
+            check(self, **values)
+        except ValidationError as error:
+            raise _named(error) from None
+
+    made.__init__ = __init__
+    return made
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """All networks of section 4.2; everything that decides what training yields."""
+class Setting:
+    """One setting of a transform.
 
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
-    """The generative model."""
-    hidden: int = 256
-    """Width of the hidden layers."""
-    members: int = 4
-    """Dynamics networks. The last `judges` of them only qualify and never repair."""
-    judges: int = 2
-    """Dynamics networks that qualification listens to."""
-    dynamics: FitConfig = field(default_factory=lambda: FitConfig(steps=10_000, batch_size=256, learning_rate=1e-3))
-    inverse: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch_size=256, learning_rate=1e-3))
-    reward: FitConfig = field(default_factory=lambda: FitConfig(steps=3000, batch_size=256, learning_rate=1e-3))
-    termination: FitConfig = field(default_factory=lambda: FitConfig(steps=2000, batch_size=256, learning_rate=1e-3))
+    Attributes:
+        name: Dotted path.
+        kind: What it takes, in words such as `int >= 1`.
+        value: Its value.
+        about: What it is.
+    """
 
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        _require(self.hidden >= 1, "hidden", self.hidden, "use at least 1")
-        _require(
-            0 < self.judges < self.members,
-            "judges",
-            self.judges,
-            f"use 1 to members - 1 = {self.members - 1}",
-        )
+    name: str
+    kind: str
+    value: Any
+    about: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class StitchConfig:
-    """How pairs are chosen and bridged; everything that decides what a chunk of proposals holds."""
-
-    pairs: Literal["reach", "paper", "reference"] = "reach"
-    """`paper`: random low to random high. `reference`: released code. `reach`: targets the dream comes close to."""
-    similarity: Literal["euclidean", "cosine"] = "euclidean"
-    """How a dreamed state is compared with a target (paper: cosine)."""
-    min_similarity: float | None = None
-    """Pairs below are unreachable (released code: cosine 0.8 to 0.9); None keeps all."""
-    source_fraction: float = 0.7
-    """Sources come from this lowest share of states by discounted return-to-go (`reference`: the highest)."""
-    target_fraction: float = 0.3
-    """Targets come from this highest share of states by discounted return-to-go (released code: 0.02)."""
-    pool: int = 4096
-    """Targets compared with each dream (released code: 512)."""
-    fixed_steps: int | None = None
-    """Bridge length without estimation (figure 5, -TEstimation: 40)."""
-    min_bridge: int = 4
-    """Fewest generated states (released code: 10)."""
-    max_bridge: int = 24
-    """Most generated states (released code: 39; paper: H - 2)."""
-    sampler_steps: int = 10
-    """Denoising steps (paper: K = 100)."""
-    eta: float = 0.0
-    """0: DDIM; 1 with K steps: the paper's ancestral sampler."""
-    temperature: float = 1.0
-    """Scale of the sampler's noise (released code: 0.5)."""
-    guidance: float = 0.0
-    """Classifier-free guidance weight towards `target_return` (released code: 1.2)."""
-    target_return: float = 0.9
-    """Scaled return asked for when guided (released code: 0.35 to 0.92)."""
-    draws: int = 1
-    """Bridges drawn for each pair; the truest by the repairing networks is kept."""
-    repair_steps: int = 150
-    """Gradient steps that pull a bridge onto the dynamics model; 0 leaves it as generated (paper)."""
-    discount: float = 0.99
-    """Gamma of returns-to-go."""
-    chunk: int = 64
-    """Pairs proposed together, from one generator."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        for name in ("source_fraction", "target_fraction"):
-            _require(0 < getattr(self, name) <= 1, name, getattr(self, name), "use a share in (0, 1]")
-        for name in ("pool", "min_bridge", "sampler_steps", "draws", "chunk"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
-        _require(self.repair_steps >= 0, "repair_steps", self.repair_steps, "use 0 or more")
-        _require(self.max_bridge >= self.min_bridge, "max_bridge", self.max_bridge, "use at least min_bridge")
-        _require(0 < self.discount <= 1, "discount", self.discount, "use a value in (0, 1]")
-        _require(self.fixed_steps is None or self.fixed_steps >= 1, "fixed_steps", self.fixed_steps, "use at least 1")
-        _require(0 <= self.eta <= 1, "eta", self.eta, "use a value in [0, 1]")
-        _require(self.temperature > 0, "temperature", self.temperature, "use a positive scale")
-
-    @property
-    def longest(self) -> int:
-        """Most generated states of a bridge."""
-        return self.max_bridge if self.fixed_steps is None else self.fixed_steps
-
-    @property
-    def shortest(self) -> int:
-        """Fewest generated states of a bridge."""
-        return self.min_bridge if self.fixed_steps is None else self.fixed_steps
+def describe(config: Any, prefix: str = "") -> Iterator[Setting]:
+    """Yield every setting of a configuration, nested ones by their dotted names."""
+    for name, field in type(config).__pydantic_fields__.items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            yield from describe(value, f"{prefix}{name}.")
+        else:
+            about = " ".join((field.description or "").split())
+            yield Setting(name=prefix + name, kind=_kind(field.annotation, field.metadata), value=value, about=about)
 
 
-@dataclass(frozen=True, kw_only=True)
-class QualifyConfig:
-    """Which bridges are accepted."""
+def adjust(config: C, changes: Mapping[str, Any], *, within: str = "") -> C:
+    """A copy with some settings changed; they are checked together, so their order does not matter.
 
-    delta: float = 2.0
-    """Largest squared distance, in standardised state space, of a state from its prediction (Eq. 10)."""
-    termination: float = 0.5
-    """A predicted probability of an end inside the bridge that rejects it."""
+    Args:
+        config: A configuration with nested ones.
+        changes: Dotted name -> value.
+        within: What the names stand below, for messages.
 
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        _require(self.delta > 0, "delta", self.delta, "use a positive squared distance, such as 0.5 or 2")
-        _require(0 < self.termination <= 1, "termination", self.termination, "use a probability in (0, 1]")
+    Raises:
+        ConfigError: There is no such setting, or the value does not fit it or the other settings.
+    """
+    names = list(type(config).__pydantic_fields__)  # type: ignore[attr-defined]
+    values: dict[str, Any] = {}
+    inner: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        if first not in names:
+            near = difflib.get_close_matches(first, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
+            raise ConfigError(f"there is no setting {within + name!r}: {hint}")
+        if not rest:
+            values[first] = value
+        elif dataclasses.is_dataclass(getattr(config, first)):
+            inner.setdefault(first, {})[rest] = value
+        else:
+            raise ConfigError(f"there is no setting {within + name!r}: {within + first!r} has no settings of its own")
+    for name, below in inner.items():
+        values[name] = adjust(values.get(name, getattr(config, name)), below, within=f"{within}{name}.")
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]
+
+
+def parse(assignment: str) -> tuple[str, Any]:
+    """`name=value`, as it is written on a command line, as a dotted name and a value.
+
+    Raises:
+        ConfigError: It has no `=`.
+    """
+    name, separator, text = assignment.partition("=")
+    if not separator:
+        raise ConfigError(f"{assignment!r} is not a setting: write name=value, such as stitch.pairs=paper")
+    try:
+        return name, ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return name, text
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -208,7 +136,48 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
+    """The configuration that `to_dict` wrote.
+
+    Raises:
+        ConfigError: The values are those of another version or class.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        raise _named(error) from None
+
+
 def key(*parts: Any) -> str:
     """Short hex digest of configs and plain values: what a cache entry depends on."""
     plain = [to_dict(part) if dataclasses.is_dataclass(part) else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _named(error: ValidationError) -> StitchError:
+    """The first thing that is wrong, in our words."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, StitchError):  # of settings that do not fit together
+        return cause
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "unexpected_keyword_argument":
+        return ConfigError(f"there is no setting {name!r}")
+    return ConfigError(f"{name}={first['input']!r} is not possible: {first['msg'].replace('Input', 'it', 1)}")
+
+
+def _kind(annotation: Any, metadata: list[Any]) -> str:
+    """A field's type in words."""
+    bounds = [f"{sign} {getattr(part, name):g}" for part in metadata for name, sign in _BOUNDS.items()
+              if getattr(part, name, None) is not None]  # fmt: skip
+    if get_origin(annotation) is Annotated:
+        annotation, *inner = get_args(annotation)
+        return _kind(annotation, [part for extra in inner for part in getattr(extra, "metadata", [extra])])
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, get_args(annotation)))
+    if get_origin(annotation) is None:
+        name = getattr(annotation, "__name__", str(annotation)).replace("NoneType", "None")
+        return f"{name} {', '.join(bounds)}".strip()
+    if get_origin(annotation) is tuple:
+        return "tuple of " + _kind(get_args(annotation)[0], [])
+    return " | ".join(_kind(part, []) for part in get_args(annotation))

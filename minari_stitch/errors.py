@@ -29,6 +29,10 @@ class LowAcceptanceError(StitchError):
     """Too few bridges pass the qualification to reach the requested amount."""
 
 
+class TrainingError(StitchError):
+    """The training of a network went astray."""
+
+
 class StorageError(StitchError):
     """The datasets path or the run directory cannot be read or written."""
 

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import collections
-import functools
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from minari_stitch.config import DiffusionConfig, key
+from minari_stitch.config import key
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.spaces import FlatSpace
-from minari_stitch.diffstitch.models import Scales
+from minari_stitch.learn.normalize import NormalizerKind
+from minari_stitch.learn.scales import Scales
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
-
-_DEFAULT = DiffusionConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that a process needs to train a network or to make a chunk.
+    """All that a process needs to train a network or to make a chunk; each transform says how, in a class of its own.
+
+    What a process loads (the source, networks) is cached on its copy of the job, and goes with it.
 
     Attributes:
         transform: The method with its settings.
@@ -39,6 +42,7 @@ class Job:
         limit: Time limit of the environment, or None.
         low: Bounds of the actions.
         high: Bounds of the actions.
+        normalizer: Of windows.
     """
 
     transform: Any
@@ -51,9 +55,19 @@ class Job:
     limit: int | None
     low: tuple[float, ...]
     high: tuple[float, ...]
+    normalizer: NormalizerKind = "standard"
 
     @classmethod
-    def of(cls, transform: Any, dataset: Dataset, run: Run, *, trained: Sequence[Any], sampled: Sequence[Any]) -> Job:
+    def of(
+        cls,
+        transform: Any,
+        dataset: Dataset,
+        run: Run,
+        *,
+        trained: Sequence[Any],
+        sampled: Sequence[Any],
+        normalizer: NormalizerKind = "standard",
+    ) -> Self:
         """Name the folders after what their content depends on, and write the source's arrays.
 
         Args:
@@ -62,6 +76,7 @@ class Job:
             run: Where and how to work.
             trained: Settings that decide what training yields.
             sampled: Further settings that decide what a chunk holds.
+            normalizer: Of windows.
 
         Raises:
             StorageError: The run directory cannot be written.
@@ -83,7 +98,27 @@ class Job:
             limit=dataset.max_episode_steps,
             low=tuple(limits[0]),
             high=tuple(limits[1]),
+            normalizer=normalizer,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Fields only: every process loads its own copy of the rest."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @cached_property
+    def episodes(self) -> Episodes:
+        """The source's arrays, mapped into memory."""
+        return Episodes.load(self.arrays)
+
+    @cached_property
+    def scales(self) -> Scales:
+        """Normalisers fitted to the source, on the job's device."""
+        return Scales.of(self.episodes, np.array(self.low), np.array(self.high), self.normalizer).to(self.device)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """S and A."""
+        return self.episodes.observations.shape[1], self.episodes.actions.shape[1]
 
     def network(self, name: str) -> Path:
         """File of a trained network."""
@@ -93,17 +128,27 @@ class Job:
         """File of a chunk."""
         return self.chunks / f"{number:06d}.npz"
 
+    def train(self, name: str, progress: Progress | None) -> None:
+        """Train a network and keep it in its file."""
+        raise NotImplementedError
 
-def train_missing(run: Run, job: Job, train: Callable[[Job, str, Progress | None], None], names: Iterable[str]) -> None:
-    """Run `train(job, name, progress)` in the run's processes for each network whose file is not there."""
-    missing = [(job, name) for name in names if not job.network(name).exists()]
-    if missing:
-        collections.deque(run.pool(run.threads).map(train, missing), maxlen=0)
+    def make(self, number: int) -> Any:
+        """Make a chunk: something with `save(path)`."""
+        raise NotImplementedError
 
+    def train_missing(self, run: Run, names: Iterable[str]) -> None:
+        """Train, in the run's processes, each network whose file is not there."""
+        missing = [(name,) for name in names if not self.network(name).exists()]
+        if missing:
+            collections.deque(run.pool(run.threads).map(self.train, missing), maxlen=0)
 
-@functools.lru_cache(maxsize=1)
-def source(job: Job, config: DiffusionConfig = _DEFAULT) -> tuple[Episodes, Scales]:
-    """The source's arrays, and normalisers fitted to them on the job's device."""
-    episodes = Episodes.load(job.arrays)
-    scales = Scales.of(episodes, np.array(job.low), np.array(job.high), config)
-    return episodes, scales.to(job.device)
+    def made(self, run: Run) -> Iterator[Path]:
+        """Files of chunk after chunk, without end; those of the run directory are taken as they are."""
+        return run.pool().map(self._keep, ((number,) for number in count()))
+
+    def _keep(self, number: int, progress: Progress | None) -> Path:
+        path = self.chunk(number)
+        if not path.exists():
+            with torch.no_grad():
+                self.make(number).save(path)
+        return path

@@ -1,4 +1,4 @@
-"""The main job: read a dataset, fit a transform, sample, and write a new version; and re-qualify what was written."""
+"""The main job: fit a transform to a dataset, sample, and write a new version; and re-qualify what was written."""
 
 from __future__ import annotations
 
@@ -14,16 +14,11 @@ import numpy as np
 from minari_stitch.config import to_dict
 from minari_stitch.data import minari_io
 from minari_stitch.data.ids import datasets_path
-from minari_stitch.data.minari_io import Dataset
-from minari_stitch.diffstitch.assemble import original
+from minari_stitch.data.minari_io import Dataset, MinariDataset
+from minari_stitch.data.provenance import RECORD_KEY, original
 from minari_stitch.errors import ConfigError, InvalidDataError, LowAcceptanceError
 from minari_stitch.run import Run
 from minari_stitch.transform import Transform
-
-METADATA_KEY = "minari_stitch"
-"""Key of our own record in a dataset's metadata."""
-ORACLE_KEY = "minari_stitch_oracle"
-"""Key of what `benchmarks/quality.py` measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +28,15 @@ class Augmented:
     Attributes:
         dataset_id: Id of the new dataset.
         path: Its folder.
-        n_steps: Stitched steps.
-        n_episodes: Stitched episodes.
+        n_steps: Steps of the episodes that were made.
+        n_episodes: Episodes that were made.
         report: The transform's report.
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> made = ms.augment("toy/walk-v0", ms.Resample(), n_steps=60)
+        >>> made.load().total_steps == made.n_steps
+        True
     """
 
     dataset_id: str
@@ -43,6 +44,14 @@ class Augmented:
     n_steps: int
     n_episodes: int
     report: Mapping[str, Any]
+
+    def load(self) -> MinariDataset:
+        """Open the dataset as Minari does.
+
+        Raises:
+            DatasetNotFoundError: It is no longer there.
+        """
+        return minari_io.load(self.dataset_id)
 
 
 def default_run_directory(dataset: Dataset) -> Path:
@@ -76,7 +85,7 @@ def augment(
         StitchError: One of its kinds, each with a remedy; nothing is left behind.
     """
     if n_steps is not None and n_steps < 1:
-        raise ConfigError(f"steps={n_steps} is not possible: ask for at least 1")
+        raise ConfigError(f"n_steps={n_steps} is not possible: ask for at least 1")
     output_id = output_id or minari_io.next_id(dataset.dataset_id, transform.suffix)
     minari_io.check_output_id(output_id)
     episodes = dataset.episodes
@@ -99,7 +108,7 @@ def augment(
     parts = sample.parts()
     total = sample.n_episodes
     if include_original:
-        parts = itertools.chain(original(episodes, dataset.episode_ids.tolist(), transform.discount), parts)
+        parts = itertools.chain(original(episodes, dataset.episode_ids.tolist(), transform.gamma), parts)
         total += len(episodes)
     path = _write(dataset, parts, output_id, record, _counting(run, total))
     return Augmented(
@@ -111,33 +120,36 @@ def augment(
     )
 
 
-def refilter(dataset_id: str, delta: float, *, output_id: str | None = None) -> Augmented:
+def refilter(dataset: Dataset, delta: float, *, output_id: str | None = None) -> Augmented:
     """Keep the augmented episodes of a dataset that qualify at a smaller delta, and its original ones.
 
     Args:
-        dataset_id: A dataset that `augment` wrote.
+        dataset: One that `augment` wrote, read with its infos.
         delta: The smaller threshold, squared distance in standardised state space.
         output_id: Id of the new dataset; by default the next free version of the same name.
 
     Raises:
-        ConfigError: delta is not smaller than the one the dataset was made with.
+        ConfigError: delta is not positive and smaller than the one the dataset was made with.
         InvalidDataError: The dataset was not written by `augment`.
         LowAcceptanceError: No augmented episode is left.
     """
-    dataset = minari_io.read(dataset_id, download=False, keep_infos=True)
+    dataset_id = dataset.dataset_id
     record = stitch_record(dataset)
     qualify = record["config"].get("qualify", {"delta": np.inf})
     augmented = np.array([metadata["augmented"] for metadata in dataset.episodes.metadata])
     metadata = [about for about in dataset.episodes.metadata if about["augmented"]]
     if not all("dynamics_error" in about for about in metadata):
         raise InvalidDataError(f"{dataset_id!r} was made by {record['method']}: it holds real steps, all consistent")
-    if not 0 < delta <= qualify["delta"]:
+    if not delta > 0:
+        raise ConfigError(f"delta={delta:g} is not possible: use a positive squared distance, such as 0.5")
+    if delta > qualify["delta"]:
         raise ConfigError(
             f"delta={delta:g} is not possible: {dataset_id} holds what qualified at {qualify['delta']:g}; use a "
-            "smaller one, or run `minari-stitch augment` again, which reuses its models"
+            "smaller one, or augment again, which reuses its models"
         )
     errors = np.zeros(len(augmented))
-    errors[augmented] = [max(about["dynamics_error"], about["disagreement"]) for about in metadata]
+    doubts = ("dynamics_error", "disagreement") if qualify.get("disagreement", True) else ("dynamics_error",)
+    errors[augmented] = [max(about[doubt] for doubt in doubts) for about in metadata]
     kept = np.flatnonzero(errors < delta)
     if not augmented[kept].any():
         smallest = errors[augmented].min()
@@ -165,7 +177,7 @@ def stitch_record(dataset: Dataset) -> dict[str, Any]:
     Raises:
         InvalidDataError: There is none.
     """
-    record = dataset.metadata.get(METADATA_KEY)
+    record = dataset.metadata.get(RECORD_KEY)
     if record is None:
         raise InvalidDataError(
             f"{dataset.dataset_id!r} was not written by minari-stitch: give the id of an augmented dataset"
@@ -183,7 +195,7 @@ def _write(dataset: Dataset, parts: Any, output_id: str, record: dict[str, Any],
     metadata = dict(dataset.metadata) | {
         "description": description,
         "algorithm_name": record["method"],
-        METADATA_KEY: record,
+        RECORD_KEY: record,
     }
     return minari_io.write(
         parts,

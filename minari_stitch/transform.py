@@ -1,13 +1,25 @@
-"""Dataset transforms: each learns from a dataset and then yields as many synthetic steps as are asked for."""
+"""Dataset transforms: each learns from a dataset and then yields as many synthetic steps as are asked for.
+
+A transform of your own is one class: a configuration that inherits from `Transform`. Name it under the entry point
+`minari_stitch.transforms` of your package, and the command line, its options, `show` and the benchmarks know it:
+
+    [project.entry-points."minari_stitch.transforms"]
+    jitter = "my_package:Jitter"
+"""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 from minari_stitch.data.minari_io import Dataset
+from minari_stitch.errors import ConfigError
 from minari_stitch.run import Run
+
+Size = Literal["fast", "full", "paper"]
+"""`fast` takes minutes on two CPU cores, `full` is for a GPU, `paper` has the sizes of the method's own paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +47,51 @@ class Fitted(Protocol):
         ...
 
 
-class Transform(Protocol):
-    """A way to augment a dataset. It is also its own configuration."""
+class Transform(abc.ABC):
+    """A way to augment a dataset. It is also its own configuration: a class decorated with `settings`.
+
+    Attributes:
+        name: Name of the method, for people and metadata.
+        suffix: What the name of the augmented dataset ends with.
+        shortcuts: Keywords of `augment` that stand for a setting -> its dotted name.
+        sizes: What differs from the defaults at a size, made when asked for.
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> @ms.settings
+        ... class Half(ms.Transform):
+        ...     "The first half of the episodes once more."
+        ...
+        ...     share: float = 0.5
+        ...     name, suffix = "half", "half"
+        ...
+        ...     def fit(self, dataset, run):
+        ...         ...
+        >>> Half(share=0.25).share
+        0.25
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    shortcuts: ClassVar[Mapping[str, str]] = {}
+    sizes: ClassVar[Mapping[str, Callable[[], dict[str, Any]]]] = {}
 
     @property
-    def name(self) -> str:
-        """Name of the method, for metadata."""
-        ...
+    def gamma(self) -> float:
+        """Discount of the returns-to-go that are written."""
+        return getattr(self, "discount", 0.99)
 
-    @property
-    def suffix(self) -> str:
-        """What the name of the augmented dataset ends with."""
-        ...
+    @classmethod
+    def preset(cls, size: Size) -> Self:
+        """The method at a size: `fast`, `full` or `paper`.
 
-    @property
-    def discount(self) -> float:
-        """Gamma of the returns-to-go that are written."""
-        ...
+        Raises:
+            ConfigError: There is no such size.
+        """
+        if size not in get_args(Size):
+            raise ConfigError(f"there is no preset {size!r}: choose one of {', '.join(get_args(Size))}")
+        return cls(**cls.sizes.get(size, dict)())
 
+    @abc.abstractmethod
     def fit(self, dataset: Dataset, run: Run) -> Fitted:
         """Learn from a dataset; what is already in the run directory is not learned again."""
-        ...

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from minari_stitch.config import DiffusionConfig, FitConfig, ModelConfig
 from minari_stitch.data.episodes import Episodes
+from minari_stitch.diffstitch.config import DiffusionConfig, ModelConfig
 from minari_stitch.diffstitch.diffusion import Schedule
-from minari_stitch.diffstitch.models import Models, Scales, build
+from minari_stitch.diffstitch.models import Models, build
+from minari_stitch.learn.loop import FitConfig
 from minari_stitch.learn.nets import MLP
+from minari_stitch.learn.scales import Scales
 
 _A = np.array([[0.9, 0.1, 0.0], [-0.1, 0.9, 0.05], [0.0, 0.0, 0.8]])
 _B = np.array([[0.2, 0.0], [0.0, 0.3], [0.1, -0.1]])
@@ -77,7 +79,7 @@ def affine(function, inputs, outputs, offsets=(0.0,)) -> MLP:
 
 
 def scales(source, config=TINY) -> Scales:
-    return Scales.of(source, LOW, HIGH, config.diffusion)
+    return Scales.of(source, LOW, HIGH, config.diffusion.normalizer)
 
 
 def exact(source, config=TINY, offsets=(0.0, 0.0, 0.0, 0.0), seed=0) -> Models:

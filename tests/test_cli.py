@@ -10,7 +10,7 @@ import pytest
 import toy
 
 from minari_stitch.data import minari_io
-from minari_stitch.pipeline import METADATA_KEY, ORACLE_KEY
+from minari_stitch.data.provenance import ORACLE_KEY, RECORD_KEY
 from minari_stitch.sim import demo
 
 HOPPER = "demo/hopper/medium-replay-v0"
@@ -126,14 +126,14 @@ def test_json_is_all_there_is_on_standard_output(datasets_path):
     made = minari.load_dataset(printed["dataset_id"])
     assert (made.total_episodes, made.total_steps) == (printed["n_episodes"], printed["n_steps"])
     assert printed["path"] == str(datasets_path / printed["dataset_id"]) and printed["seconds"] > 0
-    record = made.storage.metadata[METADATA_KEY]
+    record = made.storage.metadata[RECORD_KEY]
     assert record["report"] == printed["report"] and record["report"]["accepted"] > 0
 
 
 def test_settings_reach_the_record():
     toy.write()
     made = toy.augment("--pairs", "paper", "--set", "stitch.draws=1", "--seed", 7, "--precision", "bf16", "--steps", 50)
-    record = read(made["dataset_id"]).metadata[METADATA_KEY]
+    record = read(made["dataset_id"]).metadata[RECORD_KEY]
     assert record["config"]["stitch"]["pairs"] == "paper" and record["config"]["stitch"]["draws"] == 1
     assert record["config"]["qualify"]["delta"] == 8 and record["config"]["form"] == "full"
     assert (record["seed"], record["precision"]) == (7, "bf16")
@@ -148,7 +148,7 @@ def test_the_order_of_settings_does_not_matter():
             ::order
         ]
         made = toy.augment("--steps", 50, *(word for setting in settings for word in ("--set", setting)))
-        record = read(made["dataset_id"]).metadata[METADATA_KEY]["config"]
+        record = read(made["dataset_id"]).metadata[RECORD_KEY]["config"]
         assert (record["stitch"]["max_bridge"], record["models"]["judges"]) == (20, 2)
         fingerprints.add(read(made["dataset_id"]).fingerprint)
     assert len(fingerprints) == 1
@@ -158,14 +158,14 @@ def test_the_order_of_settings_does_not_matter():
 def test_every_preset_runs(preset):
     toy.write()
     made = toy.augment("--preset", preset, "--steps", 30)
-    stitch = read(made["dataset_id"]).metadata[METADATA_KEY]["config"]["stitch"]
+    stitch = read(made["dataset_id"]).metadata[RECORD_KEY]["config"]["stitch"]
     assert stitch["pairs"] == ("paper" if preset == "paper" else "reach")
 
 
 def test_stitching_what_is_stitched_works_and_is_said(stitched):
     result = toy.ok(*toy.tiny(toy.STITCHED, "--delta", 8, "--steps", 50))
     assert f"{toy.STITCHED} is itself synthetic" in " ".join(result.stderr.split())
-    record = read("toy/walk-stitched-stitched-v0").metadata[METADATA_KEY]
+    record = read("toy/walk-stitched-stitched-v0").metadata[RECORD_KEY]
     assert record["source"] == toy.STITCHED and record["source_fingerprint"] == read(toy.STITCHED).fingerprint
 
 
@@ -213,7 +213,7 @@ def test_filter_keeps_what_qualifies_at_a_smaller_delta(stitched):
     assert [m["dynamics_error"] for m in part.episodes.metadata] == [
         whole.episodes.metadata[index]["dynamics_error"] for index in kept
     ]
-    record = part.metadata[METADATA_KEY]
+    record = part.metadata[RECORD_KEY]
     assert record["filtered_from"] == toy.STITCHED and record["config"]["qualify"]["delta"] == delta
     assert (record["n_episodes"], record["n_steps"]) == (result["n_episodes"], result["n_steps"])
     assert f"delta {delta:g}" in part.metadata["description"]
@@ -280,7 +280,7 @@ def test_show_json_is_the_record_and_the_bridges(stitched):
     made = read(toy.STITCHED)
     assert result.stdout.count("\n") == 1 and not result.stderr
     assert printed["dataset_id"] == toy.STITCHED
-    assert {name: printed[name] for name in made.metadata[METADATA_KEY]} == made.metadata[METADATA_KEY]
+    assert {name: printed[name] for name in made.metadata[RECORD_KEY]} == made.metadata[RECORD_KEY]
     rows = made.episodes.metadata
     raised = [row["return_after"] - row["return_before"] for row in rows]
     assert printed["bridges"]["return raised by"]["mean"] == pytest.approx(np.mean(raised))

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import toy
 from gymnasium import spaces
+from minari_stitch.presets import from_dict, override, preset
 
 from minari_stitch.data import minari_io
+from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.errors import ConfigError, DatasetIdError, LowAcceptanceError
-from minari_stitch.pipeline import METADATA_KEY, default_run_directory
 from minari_stitch.pipeline import augment as run_augment
-from minari_stitch.presets import from_dict, override, preset
+from minari_stitch.pipeline import default_run_directory
 from minari_stitch.run import Run
 
 DISCOUNT = 0.99
@@ -119,7 +120,7 @@ def test_the_dataset_is_whole(stitched):
 
 def test_the_record_says_how_it_was_made(stitched):
     source, result = read(toy.ID), read(toy.STITCHED)
-    record = result.metadata[METADATA_KEY]
+    record = result.metadata[RECORD_KEY]
     assert (record["source"], record["source_fingerprint"]) == (toy.ID, source.fingerprint)
     assert (record["method"], record["version"], record["seed"]) == ("DiffStitch", "0.1.0", 0)
     assert (record["device"], record["precision"], record["threads"]) == ("cpu", "fp32", 1)
@@ -135,7 +136,7 @@ def test_the_record_says_how_it_was_made(stitched):
 
 
 def test_the_record_repeats_the_run(stitched, tmp_path):
-    record = read(toy.STITCHED).metadata[METADATA_KEY]
+    record = read(toy.STITCHED).metadata[RECORD_KEY]
     transform = from_dict(record["config"])
     assert transform.qualify.delta == toy.DELTA and transform.models.diffusion.horizon == 16
     run = Run(directory=tmp_path / "elsewhere", seed=record["seed"], workers=1, threads=record["threads"])
@@ -221,8 +222,8 @@ def test_the_source_can_be_written_too(stitched):
     source, made, alone = read(toy.ID), read(result["dataset_id"]), read(toy.STITCHED)
     originals = len(source.episodes)
     assert len(made.episodes) == originals + result["n_episodes"] and result["n_episodes"] == len(alone.episodes)
-    assert made.metadata[METADATA_KEY]["include_original"] is True
-    assert made.metadata[METADATA_KEY]["n_episodes"] == result["n_episodes"]
+    assert made.metadata[RECORD_KEY]["include_original"] is True
+    assert made.metadata[RECORD_KEY]["n_episodes"] == result["n_episodes"]
     parts = list(made.episodes)
     for number, (part, real) in enumerate(zip(parts, source.episodes, strict=False)):
         for name in ("observations", "actions", "rewards", "terminations", "truncations"):
@@ -504,7 +505,7 @@ def test_every_method_writes_a_whole_dataset_that_says_what_it_is(made_otherwise
     assert made.total_steps >= STEPS
     assert made.observation_space == source.observation_space and made.action_space == source.action_space
     assert made.env_spec == source.env_spec
-    record = read(result["dataset_id"]).metadata[METADATA_KEY]
+    record = read(result["dataset_id"]).metadata[RECORD_KEY]
     assert (record["method"], record["source"], record["seed"]) == (name, source_id, 0)
     assert record["source_fingerprint"] == fingerprint(source_id) and record["include_original"] is False
     assert record["report"] == result["report"] and record["config"]["discount"] == DISCOUNT
@@ -613,7 +614,7 @@ def test_what_a_method_made_can_be_filtered(made_otherwise, method):
     minari_io.check(result["dataset_id"])
     assert result["n_episodes"] == (errors < delta).sum() == len(made.episodes) > 10
     assert made.episodes.fingerprint() == whole.select(np.flatnonzero(errors < delta)).fingerprint()
-    assert made.metadata[METADATA_KEY]["config"]["qualify"] == {"delta": delta}
+    assert made.metadata[RECORD_KEY]["config"]["qualify"] == {"delta": delta}
     looser = toy.invoke("filter", result["dataset_id"], "--delta", 2 * delta)
     assert looser.exit_code == 1 and "ConfigError: delta=" in looser.stderr
     strict = toy.invoke("filter", result["dataset_id"], "--delta", errors.min() / 2)

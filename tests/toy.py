@@ -46,14 +46,14 @@ def _words(settings):
 TINY = _words(_SETTINGS)
 """Options of `augment` that shrink every preset to seconds."""
 
-_JUDGES = {"models.hidden": 16, "models.members": 2, "models.judges": 1}
+_JUDGES = {"judges.hidden": 16, "judges.members": 2}
 _OTHERS = {  # method -> its fits, and its other settings
     "synther": (
-        ("train", "models.dynamics"),
+        ("train", "judges.dynamics"),
         {"hidden": 16, "blocks": 1, "sampler_steps": 4, "chunk": 64, **_JUDGES},
     ),
     "tatu": (
-        ("ensemble", "policy", "models.dynamics", "models.termination"),
+        ("ensemble", "policy", "judges.dynamics", "judges.termination"),
         {"hidden": 16, "members": 3, "elites": 2, "horizon": 4, "strictness": 0.3, "chunk": 64, **_JUDGES},
     ),
     "resample": ((), {}),

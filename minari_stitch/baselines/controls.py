@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from minari_stitch.config import Positive, Share, settings
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
-from minari_stitch.diffstitch.assemble import original
+from minari_stitch.data.provenance import original
 from minari_stitch.errors import ConfigError
 from minari_stitch.run import Run
 from minari_stitch.sim import demo
-from minari_stitch.transform import Sample
+from minari_stitch.transform import Sample, Transform
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resample:
-    """Episodes of the source once more, those of high return more often (Hong et al., 2023, return weighting)."""
+@settings
+class Resample(Transform):
+    """Episodes of the source once more, those of high return more often (Hong et al., 2023, return weighting).
 
-    temperature: float = 0.1
+    Example:
+        >>> import minari_stitch as ms
+        >>> ms.Resample(temperature=0.5).temperature
+        0.5
+    """
+
+    temperature: Positive = 0.1
     """An episode is drawn with probability proportional to exp(return / temperature), returns scaled to [0, 1]."""
-    discount: float = 0.99
+    discount: Share = 0.99
     """Gamma of the returns-to-go that are written."""
 
-    name = "resample"
-    suffix = "resampled"
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature={self.temperature} is not possible: use a positive number")
+    name: ClassVar[str] = "resample"
+    suffix: ClassVar[str] = "resampled"
 
     def fit(self, dataset: Dataset, run: Run) -> FittedResample:
         """There is nothing to learn."""
@@ -62,15 +65,21 @@ class FittedResample:
         return _sample(episodes.select(chosen), ids, self.transform.discount, report)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Real:
-    """Further episodes of the same actors in the real simulator: the best that any model could hope for."""
+@settings
+class Real(Transform):
+    """Further episodes of the same actors in the real simulator: the best that any model could hope for.
 
-    discount: float = 0.99
+    Example:
+        >>> import minari_stitch as ms
+        >>> ms.Real().name
+        'real'
+    """
+
+    discount: Share = 0.99
     """Gamma of the returns-to-go that are written."""
 
-    name = "real"
-    suffix = "real"
+    name: ClassVar[str] = "real"
+    suffix: ClassVar[str] = "real"
 
     def fit(self, dataset: Dataset, run: Run) -> FittedReal:
         """Find the dataset's recipe.

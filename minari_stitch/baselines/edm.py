@@ -6,38 +6,36 @@ Shape letters: `B` batch, `D` width of a row. Rows have unit variance in every d
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from minari_stitch.config import Positive, settings
 from minari_stitch.errors import ConfigError
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """`(B, D)` scaled rows at noise levels `(B,)`, or `(1,)` for all, both as `denoised` makes them, to `(B, D)`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class NoiseConfig:
     """Noise levels, EDM's table 1 (the values that SynthER uses)."""
 
-    smallest: float = 0.002
+    smallest: Positive = 0.002
     """sigma_min, where sampling ends."""
-    largest: float = 80.0
+    largest: Positive = 80.0
     """sigma_max, where it begins."""
-    rho: float = 7.0
+    rho: Positive = 7.0
     """Bends the levels between them towards the smallest."""
     log_mean: float = -1.2
     """Mean of ln(sigma) in training."""
-    log_std: float = 1.2
+    log_std: Positive = 1.2
     """Its standard deviation."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        if not 0 < self.smallest < self.largest:
-            raise ConfigError(f"smallest={self.smallest} is not possible: use 0 < smallest < largest={self.largest}")
-        if self.rho <= 0 or self.log_std <= 0:
-            raise ConfigError(f"rho={self.rho}, log_std={self.log_std} is not possible: use positive numbers")
+        """Refuse an empty range."""
+        if self.smallest >= self.largest:
+            raise ConfigError(f"smallest={self.smallest} is not possible: use less than largest={self.largest}")
 
 
 def denoised(net: Network, noised: Tensor, sigma: Tensor) -> Tensor:
@@ -65,7 +63,9 @@ def levels(steps: int, config: NoiseConfig) -> list[float]:
     return [*inner, 0.0]
 
 
-def sample(net: Network, shape: tuple[int, int], steps: int, config: NoiseConfig, generator: torch.Generator) -> Tensor:
+def draw_rows(
+    net: Network, shape: tuple[int, int], steps: int, config: NoiseConfig, generator: torch.Generator
+) -> Tensor:
     """Rows `(B, D)` by Heun's second-order method (EDM, algorithm 1, without churn).
 
     Args:

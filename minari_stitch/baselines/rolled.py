@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from minari_stitch.baselines.rollouts import Rollouts
-from minari_stitch.config import ModelConfig
 from minari_stitch.data.minari_io import Dataset
-from minari_stitch.diffstitch.fitting import train_network
-from minari_stitch.diffstitch.models import build, load_weights
 from minari_stitch.errors import LowAcceptanceError
-from minari_stitch.job import Job, source
+from minari_stitch.job import Job
+from minari_stitch.learn.judging import SALTS, JudgeConfig, build_judge, judge_loss
 from minari_stitch.learn.nets import MLP
+from minari_stitch.learn.seeds import seeded
+from minari_stitch.learn.tables import Tables, load_weights, train_rows
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 from minari_stitch.transform import Sample
@@ -25,19 +22,32 @@ _PATIENCE = 512
 _LOWEST_ACCEPTANCE = 0.01
 
 
-def train_judge(job: Job, config: ModelConfig, progress: Progress | None, name: str = "dynamics") -> None:
-    """Train a network of the bundle for a source, unless it is there."""
-    episodes, scales = source(job)
-    train_network(
-        name, episodes, scales, config, seed=job.seed, discount=1.0, directory=job.networks, progress=progress
-    )
+class JudgedJob(Job):
+    """A job whose transform has `judges`: a `JudgeConfig`."""
 
+    def train_judge(self, name: str, progress: Progress | None) -> None:
+        """Train the dynamics networks or the classifier of terminations."""
+        config: JudgeConfig = self.transform.judges
+        entropy, tables = [self.seed, SALTS[name]], Tables(self.episodes, self.scales, self.seed)
+        net = self._judge(name, seeded([*entropy, 2], "cpu")).to(self.device)
+        train_rows(
+            net,
+            judge_loss(name, tables),
+            (tables.train, tables.held),
+            getattr(config, name),
+            members=config.members if name == "dynamics" else 1,
+            entropy=entropy,
+            path=self.network(name),
+            progress=progress,
+        )
 
-def judge(job: Job, config: ModelConfig, name: str = "dynamics") -> MLP:
-    """A trained network of the bundle, on the job's device."""
-    episodes, _ = source(job)
-    net = build(name, episodes.observations.shape[1], episodes.actions.shape[1], config, torch.Generator())
-    return load_weights(net, job.network(name), torch.device(job.device))
+    def judge(self, name: str = "dynamics") -> MLP:
+        """A trained one, on the job's device."""
+        return load_weights(self._judge(name, torch.Generator()), self.network(name), self.device)
+
+    def _judge(self, name: str, generator: torch.Generator) -> MLP:
+        config = self.transform.judges
+        return build_judge(name, *self.widths, hidden=config.hidden, members=config.members, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +57,12 @@ class FittedRollouts:
     Attributes:
         dataset: The source.
         run: Where and how to work.
-        job: What the processes share.
-        make: Makes a numbered chunk, unless it is there, and returns its file.
+        job: Makes the chunks.
     """
 
     dataset: Dataset
     run: Run
-    job: Job
-    make: Callable[[Job, int, Progress | None], Path]
+    job: JudgedJob
 
     def sample(self, n_steps: int) -> Sample:
         """Sample chunk after chunk until the episodes hold `n_steps` steps.
@@ -63,7 +71,7 @@ class FittedRollouts:
             LowAcceptanceError: Fewer than one rollout in a hundred has a step that the models trust.
         """
         parts, steps = [], 0
-        for path in self.run.pool().map(self.make, ((self.job, chunk) for chunk in itertools.count())):
+        for path in self.job.made(self.run):
             part = Rollouts.load(path).head(n_steps - steps)
             parts.append(part)
             steps += int(part.length.sum())
@@ -78,7 +86,7 @@ class FittedRollouts:
             n_steps=steps,
             n_episodes=int((everything.length > 0).sum()),
             parts=lambda: everything.episodes(
-                self.dataset.episodes, self.dataset.episode_ids.tolist(), self.job.transform.discount
+                self.dataset.episodes, self.dataset.episode_ids.tolist(), self.job.transform.gamma
             ),
         )
 
@@ -87,5 +95,5 @@ class FittedRollouts:
         if made >= _PATIENCE and kept < _LOWEST_ACCEPTANCE * made:
             raise LowAcceptanceError(
                 f"only {kept} of {made} rollouts of {self.job.transform.name} have a step that the models trust, which "
-                f"gave {steps:,} of {n_steps:,} steps: lower strictness, or train longer with --preset full"
+                f"gave {steps:,} of {n_steps:,} steps: lower strictness, or train longer with preset full"
             )

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.provenance import provenance
 from minari_stitch.data.storage import Arrays
-from minari_stitch.diffstitch.assemble import provenance
-from minari_stitch.diffstitch.models import Scales
-from minari_stitch.diffstitch.proposals import DELTAS
-from minari_stitch.diffstitch.repair import transition_errors
+from minari_stitch.learn.judging import DELTAS, transition_errors
 from minari_stitch.learn.nets import MLP
+from minari_stitch.learn.scales import Scales
 
 
 class End(IntEnum):

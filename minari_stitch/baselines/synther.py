@@ -1,57 +1,76 @@
 """SynthER (Lu et al., 2023; SER in the paper) as a transform: an unconditional diffusion model of single transitions.
 
 Each row is (s, a, r, s') and, where the source ever terminates, whether it does; what is sampled are one-step
-episodes, each with a termination or a truncation. Nothing is rejected, but the dynamics networks that qualify
+episodes, each with a termination or a truncation. Nothing is rejected, but dynamics networks like those that qualify
 DiffStitch's bridges say of each transition how far off it is, so that `filter` works on it.
 """
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from dataclasses import field
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from minari_stitch.baselines import edm
+from minari_stitch.baselines.denoiser import ResidualMLP
 from minari_stitch.baselines.edm import NoiseConfig
-from minari_stitch.baselines.rolled import FittedRollouts, judge, train_judge
+from minari_stitch.baselines.rolled import FittedRollouts, JudgedJob
 from minari_stitch.baselines.rollouts import End, Rollouts
-from minari_stitch.config import FitConfig, ModelConfig
+from minari_stitch.config import Count, Share, settings
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.storage import reading
-from minari_stitch.diffstitch.fitting import fit_rows, seeded, split
-from minari_stitch.diffstitch.models import Scales, load_weights
-from minari_stitch.diffstitch.proposals import chunk_generator
-from minari_stitch.errors import ConfigError
-from minari_stitch.job import Job, source, train_missing
-from minari_stitch.learn.loop import save_atomically
-from minari_stitch.learn.nets import MLP, ResidualMLP, initialise
+from minari_stitch.learn.judging import JudgeConfig
+from minari_stitch.learn.loop import FitConfig, save_atomically
+from minari_stitch.learn.nets import MLP, initialise
+from minari_stitch.learn.scales import Scales
+from minari_stitch.learn.seeds import chunk_generator, seeded
+from minari_stitch.learn.tables import load_weights, split, train_rows
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
+from minari_stitch.transform import Transform
 
 _SALT = 101
 _FLOOR = 1e-4
 
 
-@dataclass(frozen=True, kw_only=True)
-class SynthER:
-    """The method and all its settings."""
+def _large() -> dict[str, Any]:
+    """The sizes of SynthER's paper."""
+    return {
+        "hidden": 1024,
+        "blocks": 6,
+        "sampler_steps": 128,
+        "train": FitConfig(steps=100_000, batch_size=1024, learning_rate=3e-4, ema=0.999, evaluate_every=1000),
+        "judges": JudgeConfig.full(),
+        "chunk": 65_536,
+    }
 
-    hidden: int = 256
+
+@settings
+class SynthER(Transform):
+    """Single transitions drawn from a diffusion model, without any condition (Lu et al., 2023).
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> ms.SynthER.preset("paper").hidden
+        1024
+    """
+
+    hidden: Count = 256
     """Width of the denoiser (SynthER: 1024)."""
-    blocks: int = 4
+    blocks: Count = 4
     """Residual blocks of the denoiser (SynthER: 6)."""
     whitening: Literal["columns", "full"] = "columns"
     """Unit variance of each column (SynthER), or of each principal component, so that small changes of state count too:
     a smaller median error and a longer tail."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     """Noise levels."""
-    sampler_steps: int = 32
+    sampler_steps: Annotated[int, Field(ge=2)] = 32
     """Noise levels of the Heun sampler (SynthER: 128)."""
     train: FitConfig = field(
         default_factory=lambda: FitConfig(
@@ -59,32 +78,28 @@ class SynthER:
         )
     )
     """Training of the denoiser (SynthER: 100,000 steps)."""
-    models: ModelConfig = field(default_factory=ModelConfig)
-    """Of its networks only the dynamics ones are trained: they judge."""
-    chunk: int = 8192
+    judges: JudgeConfig = field(default_factory=JudgeConfig)
+    """Dynamics networks that judge."""
+    chunk: Count = 8192
     """Transitions sampled together, from one generator."""
-    discount: float = 0.99
+    discount: Share = 0.99
     """Gamma of the returns-to-go that are written."""
 
-    name = "SER"
-    suffix = "ser"
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        for name, least in {"hidden": 1, "blocks": 1, "sampler_steps": 2, "chunk": 1}.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}={getattr(self, name)} is not possible: use at least {least}")
+    name: ClassVar[str] = "SER"
+    suffix: ClassVar[str] = "ser"
+    sizes = {"full": _large, "paper": _large}
 
     def fit(self, dataset: Dataset, run: Run) -> FittedRollouts:
         """Train the denoiser and the judges, unless the run directory holds them.
 
         Raises:
             StorageError: The run directory cannot be written.
+            TrainingError: The training of a network diverged.
         """
-        trained = [self.hidden, self.blocks, self.whitening, self.noise, self.train, self.models]
-        job = Job.of(self, dataset, run, trained=trained, sampled=[self.sampler_steps, self.chunk])
-        train_missing(run, job, _train, ("denoiser", "dynamics"))
-        return FittedRollouts(dataset=dataset, run=run, job=job, make=_sample)
+        trained = [self.hidden, self.blocks, self.whitening, self.noise, self.train, self.judges]
+        job = SynthERJob.of(self, dataset, run, trained=trained, sampled=[self.sampler_steps, self.chunk])
+        job.train_missing(run, ("denoiser", "dynamics"))
+        return FittedRollouts(dataset=dataset, run=run, job=job)
 
 
 class Rows:
@@ -133,75 +148,71 @@ class Rows:
         return list((rows @ decode + mean).split(self._widths, 1))
 
 
-@functools.lru_cache(maxsize=1)
-def _rows(job: Job) -> Rows:
-    episodes, scales = source(job)
-    rows, path = Rows(episodes, scales.to("cpu"), job.transform.whitening), job.network("whitening")
-    # Axes are unique only up to their signs: what samples must use those that the denoiser was trained with.
-    if path.exists():
-        with reading(path):
-            rows.maps = torch.load(path, weights_only=True)
-    else:
-        save_atomically(rows.maps, path)
-    return rows
+class SynthERJob(JudgedJob):
+    """Trains the denoiser and the judges of a source, and samples rows."""
 
+    def train(self, name: str, progress: Progress | None) -> None:
+        """Train the denoiser, or the judges."""
+        if name == "dynamics":
+            self.train_judge(name, progress)
+            return
+        config, device = self.transform, torch.device(self.device)
+        rows = self.rows.rows.to(device)
 
-def _denoiser(job: Job, generator: torch.Generator) -> ResidualMLP:
-    """With fresh weights, on the CPU."""
-    net = ResidualMLP(_rows(job).width, hidden=job.transform.hidden, blocks=job.transform.blocks, generator=generator)
-    initialise(net, generator)
-    return net
+        def loss(net: torch.nn.Module, steps: Tensor, generator: torch.Generator) -> Tensor:
+            return edm.loss(net, rows[steps], config.noise, generator)
 
+        train_rows(
+            self._denoiser(seeded([self.seed, _SALT, 2], "cpu")).to(device),
+            loss,
+            split(self.episodes, self.seed, device),
+            config.train,
+            members=0,
+            entropy=[self.seed, _SALT],
+            path=self.network(name),
+            progress=progress,
+        )
 
-def _train(job: Job, name: str, progress: Progress | None) -> None:
-    if name == "dynamics":
-        train_judge(job, job.transform.models, progress)
-        return
-    episodes, _ = source(job)
-    config, device = job.transform, torch.device(job.device)
-    rows = _rows(job).rows.to(device)
+    def make(self, number: int) -> Rollouts:
+        """Sample a chunk of transitions."""
+        config, scales, rows = self.transform, self.scales, self.rows
+        net, judges = self.nets
+        generator = chunk_generator(self.seed, number, self.device)
+        sampled = edm.draw_rows(net, (config.chunk, rows.width), config.sampler_steps, config.noise, generator)
+        z, u, reward, z_next, *terminal = (part.to(self.device) for part in rows.split(sampled.cpu()))
+        ended = terminal[0][:, 0] > 0.5 if terminal else torch.zeros(len(z), dtype=torch.bool, device=z.device)
+        return Rollouts.judged(
+            judges,
+            scales,
+            source=torch.full((len(z),), -1),
+            length=torch.ones(len(z), dtype=torch.int64, device=z.device),
+            end=torch.where(ended, End.TERMINATED, End.COMPLETE),
+            states=torch.stack([z, z_next], 1),
+            actions=u.clamp(-1, 1)[:, None],
+            rewards=scales.reward.decode(reward),
+        )
 
-    def loss(net: torch.nn.Module, steps: Tensor, generator: torch.Generator) -> Tensor:
-        return edm.loss(net, rows[steps], config.noise, generator)
+    @cached_property
+    def rows(self) -> Rows:
+        """The source's transitions."""
+        rows, path = Rows(self.episodes, self.scales.to("cpu"), self.transform.whitening), self.network("whitening")
+        # Axes are unique only up to their signs: what samples must use those that the denoiser was trained with.
+        if path.exists():
+            with reading(path):
+                rows.maps = torch.load(path, weights_only=True)
+        else:
+            save_atomically(rows.maps, path)
+        return rows
 
-    fit_rows(
-        _denoiser(job, seeded([job.seed, _SALT, 2], torch.device("cpu"))).to(device),
-        loss,
-        split(episodes, job.seed, device),
-        config.train,
-        members=0,
-        entropy=[job.seed, _SALT],
-        path=job.network(name),
-        progress=progress,
-    )
+    @cached_property
+    def nets(self) -> tuple[ResidualMLP, MLP]:
+        """The trained denoiser and the judges."""
+        net = load_weights(self._denoiser(torch.Generator()), self.network("denoiser"), self.device)
+        return net, self.judge()
 
-
-@functools.lru_cache(maxsize=1)
-def _networks(job: Job) -> tuple[ResidualMLP, MLP]:
-    device = torch.device(job.device)
-    net = load_weights(_denoiser(job, torch.Generator()), job.network("denoiser"), device)
-    return net, judge(job, job.transform.models)
-
-
-@torch.no_grad()
-def _sample(job: Job, chunk: int, progress: Progress | None) -> Path:
-    path, config = job.chunk(chunk), job.transform
-    if path.exists():
-        return path
-    scales, rows = source(job)[1], _rows(job)
-    net, judges = _networks(job)
-    generator = chunk_generator(job.seed, chunk, job.device)
-    sampled = edm.sample(net, (config.chunk, rows.width), config.sampler_steps, config.noise, generator)
-    z, u, reward, z_next, *terminal = (part.to(job.device) for part in rows.split(sampled.cpu()))
-    ended = terminal[0][:, 0] > 0.5 if terminal else torch.zeros(len(z), dtype=torch.bool, device=z.device)
-    Rollouts.judged(
-        judges,
-        scales,
-        source=torch.full((len(z),), -1),
-        length=torch.ones(len(z), dtype=torch.int64, device=z.device),
-        end=torch.where(ended, End.TERMINATED, End.COMPLETE),
-        states=torch.stack([z, z_next], 1),
-        actions=u.clamp(-1, 1)[:, None],
-        rewards=scales.reward.decode(reward),
-    ).save(path)
-    return path
+    def _denoiser(self, generator: torch.Generator) -> ResidualMLP:
+        """With fresh weights, on the CPU."""
+        config = self.transform
+        net = ResidualMLP(self.rows.width, hidden=config.hidden, blocks=config.blocks, generator=generator)
+        initialise(net, generator)
+        return net

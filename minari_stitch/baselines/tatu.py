@@ -2,33 +2,34 @@
 
 An ensemble of Gaussian dynamics networks is rolled out from states of the source with a policy learned from it (a
 conditional variational autoencoder, as in BCQ). A rollout ends before the step at which its accumulated uncertainty
-passes a threshold, and rewards are lowered by the uncertainty. An end of the episode is predicted by the classifier
-that DiffStitch uses, where TATU takes the environment's own rule.
+passes a threshold, and rewards are lowered by the uncertainty. An end of the episode is predicted by a classifier,
+where TATU takes the environment's own rule.
 """
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import field
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minari_stitch.baselines.rolled import FittedRollouts, judge, train_judge
+from minari_stitch.baselines.rolled import FittedRollouts, JudgedJob
 from minari_stitch.baselines.rollouts import End, Rollouts
-from minari_stitch.config import FitConfig, ModelConfig
+from minari_stitch.config import Count, NonNegative, Positive, Share, settings
 from minari_stitch.data.minari_io import Dataset
-from minari_stitch.diffstitch.fitting import Tables, fit_rows, seeded
-from minari_stitch.diffstitch.models import load_weights
-from minari_stitch.diffstitch.proposals import chunk_generator
 from minari_stitch.errors import ConfigError
-from minari_stitch.job import Job, source, train_missing
-from minari_stitch.learn.loop import save_atomically
+from minari_stitch.learn.judging import JudgeConfig
+from minari_stitch.learn.loop import FitConfig, save_atomically
 from minari_stitch.learn.nets import MLP
+from minari_stitch.learn.seeds import chunk_generator, seeded
+from minari_stitch.learn.tables import Tables, load_weights, train_rows
+from minari_stitch.pool import Pool
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
+from minari_stitch.transform import Transform
 
 _SALTS = {"ensemble": 201, "policy": 202}
 _LOG_VARIANCE = (-10.0, 0.5)
@@ -36,62 +37,68 @@ _LATENT = 0.5
 _BATCH = 8192
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tatu:
-    """The method and all its settings."""
+def _large() -> dict[str, Any]:
+    """The sizes of TATU's paper."""
+    fit = FitConfig(steps=100_000, batch_size=256, learning_rate=1e-3, evaluate_every=1000)
+    return {"ensemble": fit, "policy": fit, "judges": JudgeConfig.full(), "chunk": 65_536}
 
-    horizon: int = 5
+
+@settings
+class TATU(Transform):
+    """Model rollouts that end when they become too uncertain (Zhang et al., 2023).
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> ms.TATU(horizon=3).horizon
+        3
+    """
+
+    horizon: Count = 5
     """Most steps of a rollout, h."""
-    members: int = 7
+    members: Count = 7
     """Dynamics networks."""
-    elites: int = 5
+    elites: Count = 5
     """Those with the smallest held-out error, which predict."""
-    hidden: int = 200
+    hidden: Count = 200
     """Width of the networks."""
-    strictness: float = 2.0
+    strictness: Positive = 2.0
     """alpha: the threshold is the largest uncertainty of a step of the source, divided by it."""
-    pessimism: float = 1.0
+    pessimism: NonNegative = 1.0
     """lambda: reward taken away for each unit of uncertainty."""
     ensemble: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch_size=256, learning_rate=1e-3))
     """Training of the dynamics networks."""
     policy: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch_size=256, learning_rate=1e-3))
     """Training of the rollout policy."""
-    models: ModelConfig = field(default_factory=ModelConfig)
-    """Of its networks only dynamics, which judge, and termination are trained."""
-    chunk: int = 4096
+    judges: JudgeConfig = field(default_factory=JudgeConfig)
+    """Dynamics networks that judge, and the classifier of terminations."""
+    chunk: Count = 4096
     """Rollouts made together, from one generator."""
-    discount: float = 0.99
+    discount: Share = 0.99
     """Gamma of the accumulated uncertainty and of the returns-to-go that are written."""
 
-    name = "TATU"
-    suffix = "tatu"
+    name: ClassVar[str] = "TATU"
+    suffix: ClassVar[str] = "tatu"
+    sizes = {"full": _large, "paper": _large}
 
     def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        for name in ("horizon", "hidden", "chunk"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} is not possible: use at least 1")
-        if not 1 <= self.elites <= self.members:
-            raise ConfigError(f"elites={self.elites} is not possible: use 1 to members = {self.members}")
-        if self.strictness <= 0 or self.pessimism < 0:
-            raise ConfigError(
-                f"strictness={self.strictness}, pessimism={self.pessimism} is not possible: use a positive and a "
-                "non-negative number"
-            )
+        """Refuse more elites than networks."""
+        if self.elites > self.members:
+            raise ConfigError(f"elites={self.elites} is not possible: use 1 to members={self.members}")
 
     def fit(self, dataset: Dataset, run: Run) -> FittedRollouts:
         """Train what the run directory does not hold yet, and set the threshold.
 
         Raises:
             StorageError: The run directory cannot be written.
+            TrainingError: The training of a network diverged.
         """
-        nets = [self.members, self.hidden, self.ensemble, self.policy, self.models]
+        nets = [self.members, self.hidden, self.ensemble, self.policy, self.judges]
         sampled = [self.horizon, self.elites, self.strictness, self.pessimism, self.chunk, self.discount]
-        job = Job.of(self, dataset, run, trained=nets, sampled=sampled)
-        names = ("ensemble", "policy", "dynamics", *(["termination"] if dataset.episodes.terminations.any() else []))
-        train_missing(run, job, _train, names)
-        train_missing(run, job, _measure, ("limits",))  # of what was trained
-        return FittedRollouts(dataset=dataset, run=run, job=job, make=_roll)
+        job = TATUJob.of(self, dataset, run, trained=nets, sampled=sampled)
+        ends = ["termination"] if dataset.episodes.terminations.any() else []
+        job.train_missing(run, ("ensemble", "policy", "dynamics", *ends))
+        list(Pool(threads=run.threads).map(job.measure, [()]))  # here, but with a training's threads
+        return FittedRollouts(dataset=dataset, run=run, job=job)
 
 
 class Policy(nn.Module):
@@ -171,134 +178,115 @@ def truncate(total: Tensor, threshold: float, ended: Tensor) -> tuple[Tensor, Te
     return torch.minimum(certain, alive), torch.where(alive <= certain, End.TERMINATED, end)
 
 
-def _units(job: Job) -> Tensor:
-    scales = source(job)[1]
-    return torch.cat([scales.change * scales.state.scale, scales.reward.scale])
+class TATUJob(JudgedJob):
+    """Trains the ensemble, the policy and the judges of a source, and rolls out."""
 
+    def train(self, name: str, progress: Progress | None) -> None:
+        """Train one of the networks."""
+        if name not in _SALTS:
+            self.train_judge(name, progress)
+            return
+        config, tables, entropy = self.transform, self.tables, [self.seed, _SALTS[name]]
+        host = seeded([*entropy, 2], "cpu")
 
-def _ensemble(job: Job, generator: torch.Generator) -> MLP:
-    config, episodes = job.transform, source(job)[0]
-    states, actions = episodes.observations.shape[1], episodes.actions.shape[1]
-    return MLP(
-        states + actions,
-        2 * (states + 1),
-        hidden=config.hidden,
-        layers=4,
-        members=config.members,
-        generator=generator,
-    )
+        def likelihood(net: nn.Module, steps: Tensor, _: torch.Generator) -> Tensor:
+            return likelihood_loss(net, tables.z[tables.state[steps]], tables.u[steps], self._targets(steps))  # type: ignore[arg-type]
 
-
-def _policy(job: Job, generator: torch.Generator) -> Policy:
-    episodes = source(job)[0]
-    return Policy(episodes.observations.shape[1], episodes.actions.shape[1], job.transform.hidden, generator)
-
-
-def _tables(job: Job) -> Tables:
-    episodes, scales = source(job)
-    return Tables(episodes, scales, job.transform.models, 1.0, job.seed)
-
-
-def _targets(tables: Tables, steps: Tensor) -> Tensor:
-    state = tables.state[steps]
-    return torch.cat([(tables.z[state + 1] - tables.z[state]) / tables.scales.change, tables.r[steps]], -1)
-
-
-def _train(job: Job, name: str, progress: Progress | None) -> None:
-    config = job.transform
-    if name in ("dynamics", "termination"):
-        train_judge(job, config.models, progress, name)
-        return
-    tables, entropy = _tables(job), [job.seed, _SALTS[name]]
-    host = seeded([*entropy, 2], torch.device("cpu"))
-    if name == "ensemble":
-        net, members = _ensemble(job, host), config.members
-
-        def loss(net: nn.Module, steps: Tensor, generator: torch.Generator) -> Tensor:
-            return likelihood_loss(net, tables.z[tables.state[steps]], tables.u[steps], _targets(tables, steps))  # type: ignore[arg-type]
-
-    else:
-        net, members = _policy(job, host), 0
-
-        def loss(net: nn.Module, steps: Tensor, generator: torch.Generator) -> Tensor:
+        def reconstruction(net: nn.Module, steps: Tensor, generator: torch.Generator) -> Tensor:
             return net.loss(tables.z[tables.state[steps]], tables.u[steps], generator)  # type: ignore[operator]
 
-    fit_rows(
-        net.to(job.device),
-        loss,
-        (tables.train, tables.held),
-        getattr(config, name),
-        members=members,
-        entropy=entropy,
-        path=job.network(name),
-        progress=progress,
-    )
+        ensemble = name == "ensemble"
+        train_rows(
+            (self._ensemble(host) if ensemble else self._policy(host)).to(self.device),
+            likelihood if ensemble else reconstruction,
+            (tables.train, tables.held),
+            getattr(config, name),
+            members=config.members if ensemble else 0,
+            entropy=entropy,
+            path=self.network(name),
+            progress=progress,
+        )
 
+    @torch.no_grad()
+    def measure(self, progress: Progress | None = None) -> None:
+        """Keep the elites and the largest uncertainty of a step of the source, unless they are known."""
+        if self.network("limits").exists():
+            return
+        tables, units = self.tables, self._units
+        net = load_weights(self._ensemble(torch.Generator()), self.network("ensemble"), self.device)
+        error, largest = torch.zeros(self.transform.members, device=units.device), units.new_zeros(())
+        for steps in tables.held.split(_BATCH):
+            mean, _ = gaussians(net, tables.z[tables.state[steps]], tables.u[steps])
+            error += (mean - self._targets(steps)).square().sum((1, 2))
+        for steps in torch.arange(len(tables.u), device=units.device).split(_BATCH):
+            _, log_variance = gaussians(net, tables.z[tables.state[steps]], tables.u[steps])
+            largest = torch.maximum(largest, uncertainty(log_variance, units).amax())
+        save_atomically({"order": error.argsort().cpu(), "largest": float(largest)}, self.network("limits"))
 
-@torch.no_grad()
-def _measure(job: Job, name: str, progress: Progress | None) -> None:
-    """Keep the elites and the largest uncertainty of a step of the source."""
-    tables, units = _tables(job), _units(job)
-    net = load_weights(_ensemble(job, torch.Generator()), job.network("ensemble"), torch.device(job.device))
-    error, largest = torch.zeros(job.transform.members, device=units.device), units.new_zeros(())
-    for steps in tables.held.split(_BATCH):
-        mean, _ = gaussians(net, tables.z[tables.state[steps]], tables.u[steps])
-        error += (mean - _targets(tables, steps)).square().sum((1, 2))
-    for steps in torch.arange(len(tables.u), device=units.device).split(_BATCH):
-        _, log_variance = gaussians(net, tables.z[tables.state[steps]], tables.u[steps])
-        largest = torch.maximum(largest, uncertainty(log_variance, units).amax())
-    save_atomically({"order": error.argsort().cpu(), "largest": float(largest)}, job.network(name))
+    def make(self, number: int) -> Rollouts:
+        """Roll out a chunk."""
+        config, tables, scales, units = self.transform, self.tables, self.scales, self._units
+        ensemble, policy, judges, ends = self.nets
+        device = torch.device(self.device)
+        limits = torch.load(self.network("limits"), weights_only=True)
+        elites = limits["order"][: config.elites].to(device)
+        generator = chunk_generator(self.seed, number, device)
+        shape = (config.chunk,)
+        origin = tables.state[torch.randint(len(tables.state), shape, device=device, generator=generator)]
+        z, rows = tables.z[origin], torch.arange(config.chunk, device=device)
+        states, actions, rewards, doubts, ended = [z], [], [], [], []
+        for _ in range(config.horizon):
+            code = torch.randn((config.chunk, policy.latent), device=device, generator=generator)
+            u = policy.decode(z, code.clamp(-_LATENT, _LATENT))
+            mean, log_variance = gaussians(ensemble, z, u)
+            doubt = uncertainty(log_variance, units)
+            member = elites[torch.randint(len(elites), shape, device=device, generator=generator)]
+            noise = torch.randn(mean.shape[1:], device=device, generator=generator)
+            outcome = mean[member, rows] + (log_variance[member, rows] / 2).exp() * noise
+            z = z + scales.change * outcome[:, :-1]
+            reward = scales.reward.decode(outcome[:, -1:])[:, 0] - config.pessimism * doubt
+            states, actions, rewards, doubts = [*states, z], [*actions, u], [*rewards, reward], [*doubts, doubt]
+            ended.append(ends(z)[0, :, 0] > 0 if ends else torch.zeros(shape, dtype=torch.bool, device=device))
+        total = accumulate(torch.stack(doubts, 1), config.discount)
+        length, end = truncate(total, limits["largest"] / config.strictness, torch.stack(ended, 1))
+        return Rollouts.judged(
+            judges,
+            scales,
+            source=origin,
+            length=length,
+            end=end,
+            states=torch.stack(states, 1),
+            actions=torch.stack(actions, 1),
+            rewards=torch.stack(rewards, 1),
+        )
 
+    @cached_property
+    def tables(self) -> Tables:
+        """The source on the device."""
+        return Tables(self.episodes, self.scales, self.seed)
 
-@functools.lru_cache(maxsize=1)
-def _networks(job: Job) -> tuple[Tables, MLP, Policy, MLP, MLP | None]:
-    device, config = torch.device(job.device), job.transform
-    ends = judge(job, config.models, "termination") if job.network("termination").exists() else None
-    return (
-        _tables(job),
-        load_weights(_ensemble(job, torch.Generator()), job.network("ensemble"), device),
-        load_weights(_policy(job, torch.Generator()), job.network("policy"), device),
-        judge(job, config.models),
-        ends,
-    )
+    @cached_property
+    def nets(self) -> tuple[MLP, Policy, MLP, MLP | None]:
+        """The trained ensemble, policy, judges, and classifier of terminations where the source ever terminates."""
+        return (
+            load_weights(self._ensemble(torch.Generator()), self.network("ensemble"), self.device),
+            load_weights(self._policy(torch.Generator()), self.network("policy"), self.device),
+            self.judge(),
+            self.judge("termination") if self.network("termination").exists() else None,
+        )
 
+    @property
+    def _units(self) -> Tensor:
+        """`(S + 1,)` what a unit of the ensemble's outputs is in the units of the source."""
+        return torch.cat([self.scales.change * self.scales.state.scale, self.scales.reward.scale])
 
-@torch.no_grad()
-def _roll(job: Job, chunk: int, progress: Progress | None) -> Path:
-    path, config = job.chunk(chunk), job.transform
-    if path.exists():
-        return path
-    tables, ensemble, policy, judges, ends = _networks(job)
-    scales, units, device = tables.scales, _units(job), torch.device(job.device)
-    limits = torch.load(job.network("limits"), weights_only=True)
-    elites = limits["order"][: config.elites].to(device)
-    generator = chunk_generator(job.seed, chunk, device)
-    shape = (config.chunk,)
-    origin = tables.state[torch.randint(len(tables.state), shape, device=device, generator=generator)]
-    z, rows = tables.z[origin], torch.arange(config.chunk, device=device)
-    states, actions, rewards, doubts, ended = [z], [], [], [], []
-    for _ in range(config.horizon):
-        code = torch.randn((config.chunk, policy.latent), device=device, generator=generator).clamp(-_LATENT, _LATENT)
-        u = policy.decode(z, code)
-        mean, log_variance = gaussians(ensemble, z, u)
-        doubt = uncertainty(log_variance, units)
-        member = elites[torch.randint(len(elites), shape, device=device, generator=generator)]
-        noise = torch.randn(mean.shape[1:], device=device, generator=generator)
-        outcome = mean[member, rows] + (log_variance[member, rows] / 2).exp() * noise
-        z = z + scales.change * outcome[:, :-1]
-        reward = scales.reward.decode(outcome[:, -1:])[:, 0] - config.pessimism * doubt
-        states, actions, rewards, doubts = [*states, z], [*actions, u], [*rewards, reward], [*doubts, doubt]
-        ended.append(ends(z)[0, :, 0] > 0 if ends else torch.zeros(shape, dtype=torch.bool, device=device))
-    total = accumulate(torch.stack(doubts, 1), config.discount)
-    length, end = truncate(total, limits["largest"] / config.strictness, torch.stack(ended, 1))
-    Rollouts.judged(
-        judges,
-        scales,
-        source=origin,
-        length=length,
-        end=end,
-        states=torch.stack(states, 1),
-        actions=torch.stack(actions, 1),
-        rewards=torch.stack(rewards, 1),
-    ).save(path)
-    return path
+    def _targets(self, steps: Tensor) -> Tensor:
+        return torch.cat([self.tables.change(steps), self.tables.r[steps]], -1)
+
+    def _ensemble(self, generator: torch.Generator) -> MLP:
+        config, (states, actions) = self.transform, self.widths
+        shape = {"hidden": config.hidden, "layers": 4, "members": config.members}
+        return MLP(states + actions, 2 * (states + 1), **shape, generator=generator)
+
+    def _policy(self, generator: torch.Generator) -> Policy:
+        return Policy(*self.widths, self.transform.hidden, generator)

@@ -14,6 +14,7 @@ import minari
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
+from minari import MinariDataset
 from minari.dataset.minari_storage import MinariStorage
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.remotes import DEFAULT_REMOTE, get_cloud_storage
@@ -235,6 +236,11 @@ def annotate(dataset_id: str, values: Mapping[str, Any]) -> None:
     stored = plain_metadata(values)
     with storage_errors(folder):
         _open(dataset_id, folder).storage.update_metadata(stored)
+
+
+def load(dataset_id: str) -> MinariDataset:
+    """Open a local dataset as Minari does."""
+    return _open(dataset_id, datasets_path() / dataset_id)
 
 
 def local_ids() -> list[str]:

@@ -1,23 +1,15 @@
-"""From accepted bridges to episodes: prefix of the source + bridge + suffix of the target, with provenance.
-
-Every state says where it comes from, and every step whether it is synthetic:
-
-| info, `(T + 1, 1)` | at state t |
-|---|---|
-| `synthetic` | the step from t to t + 1 was generated (False at the last state) |
-| `source_episode`, `source_step` | where the state stands in the source dataset; -1 for a generated state |
-| `dynamics_error` | squared distance of t + 1 from its prediction, standardised; 0 on real steps |
-| `return_to_go` | discounted return from t to the end of this episode |
-"""
+"""From accepted bridges to episodes: prefix of the source + bridge + suffix of the target, with provenance."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.provenance import provenance
 from minari_stitch.diffstitch.proposals import Proposals
 
 Form = Literal["full", "bridge"]
@@ -25,74 +17,82 @@ BRIDGE_MARGIN = 5
 """Real steps on each side of a bridge written alone."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Spans:
+    """Which real steps the stitched episodes of `B` bridges hold, by episode and time step of the source.
+
+    Attributes:
+        head: `(B,)` episode of the prefix.
+        first: `(B,)` its first step that is written.
+        junction: `(B,)` state where the bridge begins.
+        steps: `(B,)` generated states.
+        tail: `(B,)` episode of the suffix.
+        entry: `(B,)` state where the bridge ends.
+        stop: `(B,)` step before which the suffix ends as it is written.
+        end: `(B,)` step before which it ends in the whole stitched episode.
+    """
+
+    head: np.ndarray
+    first: np.ndarray
+    junction: np.ndarray
+    steps: np.ndarray
+    tail: np.ndarray
+    entry: np.ndarray
+    stop: np.ndarray
+    end: np.ndarray
+
+    @classmethod
+    def of(cls, source: Episodes, proposals: Proposals, *, form: Form, max_episode_steps: int | None) -> Spans:
+        """Where each bridge of a chunk would be cut, see `stitched`."""
+        head, tail = (np.searchsorted(source.state_offsets, at, side="right") - 1
+                      for at in (proposals.source, proposals.target))  # fmt: skip
+        junction, entry = proposals.source - source.state_offsets[head], proposals.target - source.state_offsets[tail]
+        end = source.lengths[tail]
+        if max_episode_steps is not None:
+            # Time in the environment runs from the start of the source's episode, whatever part is written.
+            end = np.minimum(end, entry + max_episode_steps - (junction + proposals.steps + 1))
+        whole = form == "full"
+        return cls(
+            head=head,
+            first=np.zeros_like(head) if whole else np.maximum(0, junction - BRIDGE_MARGIN),
+            junction=junction,
+            steps=proposals.steps,
+            tail=tail,
+            entry=entry,
+            stop=end if whole else np.minimum(end, entry + BRIDGE_MARGIN),
+            end=end,
+        )
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """`(B,)` steps of each stitched episode as it is written."""
+        return self.junction - self.first + self.steps + 1 + self.stop - self.entry
+
+
 def stitched(
-    source: Episodes,
-    ids: Sequence[int],
-    proposals: Proposals,
-    rows: np.ndarray,
-    *,
-    form: Form,
-    discount: float,
-    max_episode_steps: int | None,
+    source: Episodes, ids: Sequence[int], proposals: Proposals, spans: Spans, rows: np.ndarray, *, discount: float
 ) -> Iterator[dict[str, Any]]:
     """Yield the stitched episodes of the accepted `rows` of a chunk, as `Episodes.from_list` takes them.
+
+    A bridge written alone keeps the return-to-go that it has in the whole stitched episode: `return_to_go` counts what
+    follows, and `return_beyond` in the metadata is the undiscounted return after the last step that is written.
 
     Args:
         source: The source dataset.
         ids: Id of each source episode in its dataset.
         proposals: The chunk.
+        spans: Of the chunk.
         rows: Accepted rows.
-        form: `full`, or `bridge` with a little real context (the released code writes bridges only).
         discount: Gamma of `return_to_go`.
-        max_episode_steps: Longest valid episode; a longer one is cut there and truncated.
     """
     for row in rows:
-        yield _stitch_one(source, ids, proposals, int(row), form, discount, max_episode_steps)
-
-
-def original(
-    source: Episodes, ids: Sequence[int], discount: float, *, augmented: bool = False
-) -> Iterator[dict[str, Any]]:
-    """Yield real episodes with the same infos, none of it synthetic.
-
-    Args:
-        source: The episodes.
-        ids: Id of each in the source dataset; -1 where it is not from there.
-        discount: Gamma of `return_to_go`.
-        augmented: Whether a transform adds them to the source.
-    """
-    for index, part in enumerate(source):
-        length = len(part["rewards"])
-        state = np.arange(length + 1) if ids[index] >= 0 else np.full(length + 1, -1)
-        infos = provenance(
-            np.zeros(length + 1, bool),
-            np.full(length + 1, ids[index]),
-            state,
-            np.zeros(length + 1),
-            part["rewards"],
-            discount,
-        )
-        yield {**part, "infos": infos, "metadata": {"augmented": augmented, "source_episode": int(ids[index])}}
+        yield _stitch_one(source, ids, proposals, spans, int(row), discount)
 
 
 def _stitch_one(
-    source: Episodes,
-    ids: Sequence[int],
-    chunk: Proposals,
-    row: int,
-    form: Form,
-    discount: float,
-    limit: int | None,
+    source: Episodes, ids: Sequence[int], chunk: Proposals, spans: Spans, row: int, discount: float
 ) -> dict[str, Any]:
-    n = int(chunk.steps[row])
-    (head, junction), (tail, entry) = (_locate(source, int(at[row])) for at in (chunk.source, chunk.target))
-    first = max(0, junction - BRIDGE_MARGIN) if form == "bridge" else 0
-    stop = int(source.lengths[tail])
-    if form == "bridge":
-        stop = min(stop, entry + BRIDGE_MARGIN)
-    if limit is not None:
-        # Time in the environment runs from the start of the source's episode, whatever part is written.
-        stop = min(stop, entry + limit - (junction + n + 1))
+    head, first, junction, n, tail, entry, stop, end = (int(values[row]) for values in vars(spans).values())
     before, after = source.episode(head), source.episode(tail)
 
     def join(name: str, middle: np.ndarray) -> np.ndarray:
@@ -117,13 +117,15 @@ def _stitch_one(
     error[begin : begin + n + 1] = chunk.errors[row, : n + 1]
     episode = np.concatenate([np.full(begin + 1, ids[head]), np.full(n, -1), np.full(stop - entry + 1, ids[tail])])
     step = np.concatenate([np.arange(first, junction + 1), np.full(n, -1), np.arange(entry, stop + 1)])
+    rest = after["rewards"][stop:end].astype(np.float64)
+    beyond = float((rest * discount ** np.arange(len(rest))).sum())
     return {
         "observations": observations,
         "actions": join("actions", chunk.actions[row, : n + 1]),
         "rewards": rewards,
         "terminations": terminations,
         "truncations": truncations,
-        "infos": provenance(synthetic, episode, step, error, rewards, discount),
+        "infos": provenance(synthetic, episode, step, error, rewards, discount, beyond),
         "metadata": {
             "augmented": True,
             "source_episode": int(ids[head]),
@@ -138,43 +140,6 @@ def _stitch_one(
             "termination": float(chunk.termination[row]),
             "return_before": float(chunk.before[row]),
             "return_after": float(chunk.after[row]),
+            "return_beyond": float(rest.sum()),
         },
     }
-
-
-def _locate(source: Episodes, row: int) -> tuple[int, int]:
-    """Episode and time step of a state row."""
-    episode = int(np.searchsorted(source.state_offsets, row, side="right")) - 1
-    return episode, row - int(source.state_offsets[episode])
-
-
-def provenance(
-    synthetic: np.ndarray,
-    episode: np.ndarray,
-    step: np.ndarray,
-    error: np.ndarray,
-    rewards: np.ndarray,
-    discount: float,
-) -> dict[str, np.ndarray]:
-    """The infos of an episode, each `(T + 1, 1)`; see the table above.
-
-    Args:
-        synthetic: `(T + 1,)`.
-        episode: `(T + 1,)` source episode.
-        step: `(T + 1,)` source step.
-        error: `(T + 1,)` dynamics error.
-        rewards: `(T,)`.
-        discount: Gamma of the returns-to-go.
-    """
-    returns = np.zeros(len(rewards) + 1)
-    for t in range(len(rewards) - 1, -1, -1):
-        returns[t] = rewards[t] + discount * returns[t + 1]
-    columns = {
-        "synthetic": synthetic,
-        "source_episode": episode.astype(np.int64),
-        "source_step": step.astype(np.int64),
-        "dynamics_error": error.astype(np.float32),
-        "return_to_go": returns,
-    }
-    # One-dimensional infos cannot be read back from every storage format.
-    return {name: column[:, None] for name, column in columns.items()}

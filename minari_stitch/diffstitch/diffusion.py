@@ -85,9 +85,10 @@ def training_masks(valid: Tensor, kind: MaskKind, context: int, generator: torch
     Args:
         valid: `(B, H)` bool, positions inside the episode.
         kind: `inference` mirrors what stitching asks: the start alone, the start and the whole tail, or the
-            start and a block. `paper` hides two intervals, shows the start and hides the end (section 4.2).
-            `reference` shows the start and one block that ends before the last position (released code).
-            In a window that an episode's end cuts short, the end is the last position inside the episode.
+            start and a block. `paper` hides two intervals and shows the start and what lies between them; the
+            second one reaches to the end (section 4.2). `reference` shows the start and one block anywhere before
+            the last position, also right after the start (released code). In a window
+            that an episode's end cuts short, the end is the last position inside the episode.
         context: Number of leading states that are always shown.
         generator: Random source on the device of `valid`.
 
@@ -98,13 +99,17 @@ def training_masks(valid: Tensor, kind: MaskKind, context: int, generator: torch
     draw = torch.rand(3, batch, 1, device=valid.device, generator=generator)
     position = torch.arange(horizon, device=valid.device)
     length = valid.sum(1, keepdim=True)
-    start = context + 1 + (draw[0] * (length - context - 1).clamp(min=1)).long()
-    stop = start + 1 + (draw[1] * (length - start).clamp(min=1)).long()
+    # The shown block begins at `start`, of which `starts` are possible, and ends before `stop <= last`.
+    hidden = 0 if kind == "reference" else 1
+    last = length if kind == "inference" else length - 1
+    starts = last - context - hidden
+    start = context + hidden + (draw[0] * starts.clamp(min=1)).long()
+    stop = start + 1 + (draw[1] * (last - start).clamp(min=1)).long()
     if kind == "inference":
         stop = torch.where(draw[2] < 0.75, horizon, stop)
         start = torch.where(draw[2] < 0.25, horizon, start)
     else:
-        stop = torch.minimum(stop, length - 1)
+        stop = torch.minimum(stop, last)
     return valid & ((position < context) | ((position >= start) & (position < stop)))
 
 
@@ -132,7 +137,7 @@ def sampling_steps(total: int, steps: int) -> list[int]:
     return [round(total - i * total / steps) - 1 for i in range(steps)]
 
 
-def sample(
+def draw_windows(
     predict: Callable[[Tensor, Tensor], Tensor],
     given: Tensor,
     known: Tensor,

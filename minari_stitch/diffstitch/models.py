@@ -1,88 +1,25 @@
-"""The trained models of section 4.2 as one bundle: how each reads a dataset, and save / load."""
+"""The trained models of section 4.2 as one bundle: how each reads a dataset, and how they are loaded."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minari_stitch.config import DiffusionConfig, ModelConfig
 from minari_stitch.data.episodes import Episodes
-from minari_stitch.data.storage import reading
+from minari_stitch.diffstitch.config import ModelConfig
 from minari_stitch.diffstitch.diffusion import Schedule
-from minari_stitch.learn.nets import MLP, TemporalUNet, initialise
-from minari_stitch.learn.normalize import Affine, Cdf, fit_affine
-from minari_stitch.learn.normalize import fit as fit_normalizer
+from minari_stitch.diffstitch.unet import TemporalUNet
+from minari_stitch.learn import judging
+from minari_stitch.learn.nets import MLP, initialise
+from minari_stitch.learn.scales import Scales
+from minari_stitch.learn.tables import load_weights
 
-_DEFAULT = DiffusionConfig()
 NETWORKS = ("diffusion", "dynamics", "inverse", "reward", "termination")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Scales:
-    """Normalisers that all models share, fitted once to the source.
-
-    Attributes:
-        state: Standardises states; the space of the qualification threshold.
-        window: Normaliser of the diffusion model's windows.
-        action: Maps the action space to [-1, 1].
-        reward: Standardises rewards.
-        change: `(S,)` spread of one step's change in standardised state.
-        low: `(S,)` lowest standardised state.
-        high: `(S,)` highest standardised state.
-    """
-
-    state: Affine
-    window: Affine | Cdf
-    action: Affine
-    reward: Affine
-    change: Tensor
-    low: Tensor
-    high: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        episodes: Episodes,
-        action_low: np.ndarray,
-        action_high: np.ndarray,
-        config: DiffusionConfig = _DEFAULT,
-    ) -> Scales:
-        """Fit to the source; `action_low`, `action_high` are `(A,)` bounds of the action space."""
-        observations = episodes.observations
-        state = fit_affine(observations)
-        # In float64 NumPy: sums in torch depend on the number of threads.
-        change = (observations[episodes.step_state + 1] - observations[episodes.step_state]).std(0, dtype=np.float64)
-        change = torch.as_tensor(change, dtype=torch.float32) / state.scale
-        bounded = np.isfinite(action_low).all() and np.isfinite(action_high).all()
-        limits = np.stack([action_low, action_high]) if bounded else episodes.actions
-        extremes = torch.as_tensor(np.stack([observations.min(0), observations.max(0)]), dtype=torch.float32)
-        low, high = state.encode(extremes)
-        return cls(
-            state=state,
-            window=fit_normalizer(observations, config.normalizer),
-            action=fit_affine(limits.astype(np.float64), "minmax"),
-            reward=fit_affine(episodes.rewards[:, None].astype(np.float64)),
-            change=torch.where(change > 1e-6, change, 1.0),
-            low=low,
-            high=high,
-        )
-
-    def window_bounds(self) -> tuple[Tensor, Tensor]:
-        """`(S,)` lowest and highest state in the space of the diffusion model."""
-        low, high = (self.window.encode(self.state.decode(z)) for z in (self.low, self.high))
-        return low, high
-
-    def to(self, device: torch.device | str) -> Scales:
-        """The same scales on another device."""
-        return dataclasses.replace(
-            self, **{field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)}
-        )
+SALTS = judging.SALTS | {"diffusion": 0, "inverse": 2, "reward": 3}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,14 +85,12 @@ def build(name: str, states: int, actions: int, config: ModelConfig, generator: 
         unet.to_empty(device="cpu")
         initialise(unet, generator)
         return unet
-    sizes = {
-        "dynamics": (states + actions, states, 4, config.members),
-        "inverse": (2 * states, actions, 2, 1),
-        "reward": (states + actions, 1, 4, 1),
-        "termination": (states, 1, 2, 1),
-    }
-    inputs, outputs, layers, members = sizes[name]
-    return MLP(inputs, outputs, hidden=config.hidden, layers=layers, members=members, generator=generator)
+    if name in judging.SALTS:
+        return judging.build_judge(
+            name, states, actions, hidden=config.hidden, members=config.members, generator=generator
+        )
+    inputs, outputs, layers = {"inverse": (2 * states, actions, 2), "reward": (states + actions, 1, 4)}[name]
+    return MLP(inputs, outputs, hidden=config.hidden, layers=layers, members=1, generator=generator)
 
 
 def networks(episodes: Episodes) -> tuple[str, ...]:
@@ -184,17 +119,6 @@ def load_models(
         autocast=autocast,
         **{f"{name}_net": load(name) for name in NETWORKS[1:]},
     )
-
-
-def load_weights(net: nn.Module, path: Path, device: torch.device) -> Any:
-    """The network with trained weights, on a device, ready to be used.
-
-    Raises:
-        StorageError: The file cannot be read.
-    """
-    with reading(path):
-        net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["weights"])
-    return net.to(device).eval().requires_grad_(False)
 
 
 def moves(z: Tensor, z_next: Tensor, scales: Scales) -> Tensor:

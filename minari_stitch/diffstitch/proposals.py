@@ -9,30 +9,27 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import torch
 
-from minari_stitch.config import QualifyConfig, StitchConfig
 from minari_stitch.data.storage import Arrays
+from minari_stitch.diffstitch.config import QualifyConfig, StitchConfig
 from minari_stitch.diffstitch.models import Models
-from minari_stitch.diffstitch.repair import transition_errors
 from minari_stitch.diffstitch.source import Source
-from minari_stitch.diffstitch.stitch import Pairs, choose_pairs, estimate_steps, qualify, stitch_states, wrap_up
-
-DELTAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-
-
-class Outcome(IntEnum):
-    """What became of a proposed pair; the first reason that applies."""
-
-    ACCEPTED = 0
-    UNREACHABLE = 1
-    TERMINATED = 2
-    INCONSISTENT = 3
-    NOT_BETTER = 4
+from minari_stitch.diffstitch.stitch import (
+    Outcome,
+    Pairs,
+    choose_pairs,
+    estimate_steps,
+    judge,
+    qualify,
+    stitch_states,
+    wrap_up,
+)
+from minari_stitch.learn.judging import DELTAS, transition_errors
+from minari_stitch.learn.seeds import chunk_generator
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,18 +75,9 @@ class Proposals(Arrays):
         """`(B,)` largest error of each bridge: what delta is compared with (Eq. 10)."""
         return self.errors.max(1)
 
-    def outcomes(self, config: QualifyConfig) -> np.ndarray:
-        """`(B,)` the `Outcome` of each pair at a threshold; NaN fails every comparison and is never accepted."""
-        return np.select(
-            [
-                ~self.reachable,
-                ~(self.termination < config.termination),
-                ~((self.error < config.delta) & (self.disagreement < config.delta)),
-                ~(self.after > self.before),
-            ],
-            [Outcome.UNREACHABLE, Outcome.TERMINATED, Outcome.INCONSISTENT, Outcome.NOT_BETTER],
-            Outcome.ACCEPTED,
-        )
+    def head(self, count: int) -> Proposals:
+        """The first `count` pairs."""
+        return Proposals(**{name: array[:count] for name, array in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -107,7 +95,7 @@ class StitchReport:
         """Count a chunk at the configured delta and at the usual ones."""
 
         def count(delta: float) -> np.ndarray:
-            outcomes = proposals.outcomes(dataclasses.replace(config, delta=delta))
+            outcomes = qualify(proposals, dataclasses.replace(config, delta=delta))
             return np.bincount(outcomes, minlength=len(Outcome))
 
         return cls({delta: count(delta) for delta in (config.delta, *DELTAS)})
@@ -142,12 +130,6 @@ class StitchReport:
         }
 
 
-def chunk_generator(seed: int, chunk: int, device: torch.device | str) -> torch.Generator:
-    """The generator of a numbered chunk of a run."""
-    state = np.random.SeedSequence([seed, chunk]).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(state[0]) >> 1)
-
-
 @torch.no_grad()
 def propose(models: Models, source: Source, config: StitchConfig, seed: int, chunk: int) -> Proposals:
     """Propose and judge one numbered chunk of pairs, from a generator seeded by `(seed, chunk)`.
@@ -159,7 +141,7 @@ def propose(models: Models, source: Source, config: StitchConfig, seed: int, chu
     pairs = estimate_steps(models, source, candidates, config, generator)
     states = _truest(models, source, pairs, config, generator)
     bridges = wrap_up(models, pairs, states, config)
-    verdict = qualify(models, source, bridges, config)
+    verdict = judge(models, source, bridges, config)
     arrays = {
         **vars(pairs),
         **vars(verdict),

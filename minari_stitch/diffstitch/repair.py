@@ -8,36 +8,13 @@ Only networks that do not judge take part, so qualification still sees the resul
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from minari_stitch.diffstitch.models import Models
+from minari_stitch.learn.judging import squared_errors, transition_errors, transitions
 
 _RATE = 0.1
-
-
-def transition_errors(
-    dynamics: Callable[[Tensor, Tensor], Tensor], states: Tensor, actions: Tensor, steps: Tensor
-) -> tuple[Tensor, Tensor]:
-    """How far each transition of a bridge is from what dynamics networks predict.
-
-    Args:
-        dynamics: Maps `(B', S)` states and `(B', A)` actions to next states `(M, B', S)`.
-        states: `(B, L + 2, S)` standardised.
-        actions: `(B, L + 1, A)`.
-        steps: `(B,)` number of generated states; later transitions are padding.
-
-    Returns:
-        Squared distance to the mean prediction and variance between the networks, `(B, L + 1)` each,
-        summed over dimensions and 0 on padding.
-    """
-    row, time = _transitions(states, steps)
-    error, spread = _errors(dynamics(states[row, time], actions[row, time]), states[row, time + 1])
-    padded = states.new_zeros(2, *actions.shape[:2])
-    padded[:, row, time] = torch.stack([error, spread])
-    return padded[0], padded[1]
 
 
 def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
@@ -55,7 +32,7 @@ def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, itera
     """
     if iterations == 0:
         return states, actions
-    row, time = _transitions(states, steps)
+    row, time = transitions(states, steps)
     free = (time > 0)[:, None]
     low, high = models.scales.low, models.scales.high
     before = torch.stack(transition_errors(models.repairers, states, actions, steps)).sum(0)
@@ -68,7 +45,7 @@ def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, itera
             for group in optimizer.param_groups:
                 group["lr"] = _RATE * (1 - i / iterations)
             optimizer.zero_grad()
-            error, spread = _errors(models.repairers(z, u), torch.where(last, target, z.roll(-1, 0)))
+            error, spread = squared_errors(models.repairers(z, u), torch.where(last, target, z.roll(-1, 0)))
             # Disagreement counts as error: it keeps the path where the networks know the dynamics.
             (error + spread).sum().backward()
             optimizer.step()
@@ -80,16 +57,3 @@ def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, itera
     after = torch.stack(transition_errors(models.repairers, repaired, acted, steps)).sum(0)
     better = (after.amax(1) < before.amax(1))[:, None, None]
     return torch.where(better, repaired, states), torch.where(better, acted, actions)
-
-
-def _transitions(states: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-    """Bridge and time of each transition that is not padding, in order."""
-    time = torch.arange(states.shape[1] - 1, device=states.device)
-    row, time = (time <= steps[:, None]).nonzero(as_tuple=True)
-    return row, time
-
-
-def _errors(predicted: Tensor, actual: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distance of `(B', S)` to the mean of `(M, B', S)`, and their variance, summed over dimensions."""
-    mean = predicted.mean(0)
-    return (mean - actual).square().sum(-1), (predicted - mean).square().mean(0).sum(-1)

@@ -7,10 +7,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from minari_stitch.config import StitchConfig
 from minari_stitch.data.episodes import Episodes
-from minari_stitch.diffstitch.models import Scales
+from minari_stitch.diffstitch.config import StitchConfig
 from minari_stitch.errors import NothingToStitchError
+from minari_stitch.learn.scales import Scales
 
 
 class Source:
@@ -26,7 +26,7 @@ class Source:
     Attributes:
         z: `(N + E, S)` standardised states.
         windows: `(N + E, S)` the same in the space of the diffusion model.
-        returns: `(N + E,)` float64 discounted returns-to-go.
+        returns: `(N + E,)` discounted returns-to-go, in float64 where the device has it.
         episode: `(N + E,)` episode of each state.
         step: `(N + E,)` time step of each state in its episode.
         last: `(N + E,)` row of the last state of the same episode.
@@ -42,7 +42,8 @@ class Source:
         self.single = len(episodes) == 1
         self.z = scales.state.encode(raw)
         self.windows = scales.window.encode(raw)
-        self.returns = torch.tensor(episodes.returns_to_go(discount), device=device)
+        exact = torch.float32 if device.type == "mps" else torch.float64  # which mps lacks
+        self.returns = torch.tensor(episodes.returns_to_go(discount), dtype=exact, device=device)
         offsets = torch.tensor(episodes.state_offsets, device=device)
         self.episode = torch.repeat_interleave(offsets.diff())
         self.step = torch.arange(len(raw), device=device) - offsets[self.episode]
@@ -63,8 +64,9 @@ class Source:
         if ("source", config) not in self._sorted:
             rows = torch.arange(len(self.last), device=self.last.device)
             room = self._inner & (self.step >= self.context - 1) & self.fits(rows, config.shortest)
-            # A source must run on at least as long as the shortest bridge, or there is nothing to compare with.
-            room &= self.last - rows > config.shortest
+            if config.pairs != "paper":  # whose s_T is the end of its trajectory
+                # A source must run on longer than the shortest bridge, or there is nothing to compare with.
+                room &= self.last - rows > config.shortest
             lowest = self._by_return(room, config.source_fraction, highest=config.pairs == "reference", what="source")
             self._sorted["source", config] = lowest
         return self._sorted["source", config]
@@ -89,7 +91,11 @@ class Source:
         """`(B,)` discounted return of the target's suffix, cut where the time limit cuts the stitched episode."""
         allowed = self.limit - (self.step[source] + steps + 1)
         end = torch.minimum(target + allowed.clamp(min=0), self.last[target])
-        return self.returns[target] - self.discount ** (end - target).double() * self.returns[end]
+        return self.returns[target] - self.power(end - target) * self.returns[end]
+
+    def power(self, steps: Tensor) -> Tensor:
+        """The discount to the power of `steps`, as precise as the returns."""
+        return self.discount ** steps.to(self.returns.dtype)
 
     def _by_return(self, allowed: Tensor, share: float, *, highest: bool, what: str) -> Tensor:
         """The share of the `allowed` rows with the highest or lowest returns, in order of rows."""
@@ -97,7 +103,7 @@ class Source:
         if len(rows) == 0:
             raise NothingToStitchError(
                 f"no {what} state: every episode is shorter than the shortest bridge or has no room left before "
-                "the time limit; shorten bridges with --set stitch.min_bridge=1, or use a dataset with longer episodes"
+                "the time limit; lower stitch.min_bridge to 1, or use a dataset with longer episodes"
             )
         order = self.returns[rows].argsort(descending=highest, stable=True)
         return rows[order[: max(1, round(share * len(rows)))]].sort().values

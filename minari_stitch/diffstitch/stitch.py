@@ -1,6 +1,6 @@
 """DiffStitch as the paper tells it: choose pairs, then four modules, each a pure function over a batch.
 
-    choose_pairs -> estimate_steps -> stitch_states -> wrap_up -> qualify
+    choose_pairs -> estimate_steps -> stitch_states -> wrap_up -> judge -> qualify
 
 Nothing here prints, renders or touches a file, and all randomness comes from the generator that is passed in.
 
@@ -12,15 +12,32 @@ source's last state, the generated ones, then the target's first state, repeated
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from minari_stitch.config import StitchConfig
-from minari_stitch.diffstitch.diffusion import sample
+from minari_stitch.diffstitch.config import QualifyConfig, StitchConfig
+from minari_stitch.diffstitch.diffusion import draw_windows
 from minari_stitch.diffstitch.models import Models
-from minari_stitch.diffstitch.repair import repair, transition_errors
+from minari_stitch.diffstitch.repair import repair
 from minari_stitch.diffstitch.source import Source
+from minari_stitch.learn.judging import transition_errors
+
+_BLOCK = 2**26
+"""Similarities held at once: 256 MB."""
+
+
+class Outcome(IntEnum):
+    """What became of a proposed pair; the first reason that applies."""
+
+    ACCEPTED = 0
+    UNREACHABLE = 1
+    TERMINATED = 2
+    INCONSISTENT = 3
+    NOT_BETTER = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,7 +46,7 @@ class Candidates:
 
     Attributes:
         source: `(B,)` state rows where the real prefix ends (the paper's s_T).
-        targets: `(B, P)` state rows where a real suffix may begin (the paper's s'_1).
+        targets: `(B, P)` state rows where a real suffix may begin (the paper's s'_1), or `(1, P)` for all sources.
     """
 
     source: Tensor
@@ -43,7 +60,7 @@ class Pairs:
     Attributes:
         source: `(B,)` state rows.
         target: `(B,)` state rows.
-        steps: `(B,)` estimated number of generated states, the paper's Delta.
+        steps: `(B,)` estimated number of generated states (the masks of Eq. 5).
         similarity: `(B,)` of the target with the dreamed state that it stands for.
         reachable: `(B,)` False where no candidate may be used.
     """
@@ -104,13 +121,16 @@ def choose_pairs(source: Source, config: StitchConfig, count: int, generator: to
     width = 1 if config.pairs == "paper" else min(config.pool, len(pool))
     rows = 1 if config.pairs == "reach" else count
     draws = torch.randint(len(pool), (rows, width), device=pool.device, generator=generator)
-    return Candidates(source=starts[picks], targets=pool[draws].expand(count, width))
+    return Candidates(source=starts[picks], targets=pool[draws])
 
 
 def estimate_steps(
     models: Models, source: Source, candidates: Candidates, config: StitchConfig, generator: torch.Generator
 ) -> Pairs:
     """Module 1 (Eqs. 3, 4): dream on from the source alone; the most similar dreamed state gives Delta.
+
+    Eq. 4 takes the index i of that state for the number of masks, which places the target one step after it. By
+    default the target stands where that state stood, with i - 1 states before it (see `literal_delta`).
 
     A candidate is open only if its own return could raise the source's, and it belongs to another episode; a
     length, only if the bridge fits in the time limit.
@@ -125,14 +145,13 @@ def estimate_steps(
         dream = source.z[rows][:, None]
     else:
         window = _generate(models, source, rows, None, unknown, config, generator)
-        # After i generated states comes dream state i + 1: that is where the target would stand.
-        dream = window[:, low + 1 : high + 2]
-    targets = source.z[candidates.targets]
+        # After n generated states comes window state n + 1: that is where the target would stand.
+        first = low if config.literal_delta else low + 1
+        dream = window[:, first : first + high - low + 1]
     open_ = source.may_follow(rows[:, None], candidates.targets, low)
     lengths = low + torch.arange(dream.shape[1], device=rows.device)
     fits = source.fits(rows[:, None], lengths)
-    similarity = _similarity(dream, targets, config).masked_fill_(~fits[..., None], -torch.inf)
-    best, offset = similarity.max(1)
+    best, offset = _closest(dream, fits, source.z[candidates.targets], config)
     best = best.masked_fill(~open_, -torch.inf)
     if config.pairs == "reference" and config.min_similarity is not None:
         noise = torch.rand(best.shape, device=best.device, generator=generator)
@@ -144,7 +163,7 @@ def estimate_steps(
     floor = -torch.inf if config.min_similarity is None else config.min_similarity
     return Pairs(
         source=rows,
-        target=candidates.targets[every, choice],
+        target=candidates.targets.expand(count, -1)[every, choice],
         steps=low + offset[every, choice],
         similarity=value,
         reachable=value.isfinite() & (value >= floor),
@@ -180,19 +199,16 @@ def wrap_up(models: Models, pairs: Pairs, states: Tensor, config: StitchConfig) 
     return Bridges(pairs=pairs, states=states, actions=actions, rewards=rewards.reshape(len(states), -1))
 
 
-def qualify(models: Models, source: Source, bridges: Bridges, config: StitchConfig) -> Verdict:
-    """Module 4 (Eqs. 9, 10): judge each transition by dynamics networks that had no part in the repair."""
+def judge(models: Models, source: Source, bridges: Bridges, config: StitchConfig) -> Verdict:
+    """Module 4, first half (Eq. 9): judge each transition by dynamics networks that had no part in the repair."""
     pairs, states = bridges.pairs, bridges.states
     errors, spread = transition_errors(models.judges, states, bridges.actions, pairs.steps)
     position = torch.arange(states.shape[1], device=states.device)
     inside = (position >= 1) & (position <= pairs.steps[:, None])
     ends = models.termination(states.reshape(-1, states.shape[-1])).reshape(inside.shape)
-    powers = config.discount ** position[:-1].double()
-    within = (position[:-1] <= pairs.steps[:, None]) * powers
+    within = (position[:-1] <= pairs.steps[:, None]) * source.power(position[:-1])
     after = (bridges.rewards * within).sum(1)
-    after = after + config.discount ** (pairs.steps + 1).double() * source.suffix_return(
-        pairs.source, pairs.target, pairs.steps
-    )
+    after = after + source.power(pairs.steps + 1) * source.suffix_return(pairs.source, pairs.target, pairs.steps)
     return Verdict(
         errors=errors,
         disagreement=spread.amax(1),
@@ -202,12 +218,76 @@ def qualify(models: Models, source: Source, bridges: Bridges, config: StitchConf
     )
 
 
+class Judged(Protocol):
+    """What the second half of module 4 decides from: arrays of `B` bridges, as in `Pairs` and `Verdict`."""
+
+    @property
+    def reachable(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def errors(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def disagreement(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def termination(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def before(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def after(self) -> np.ndarray: ...  # noqa: D102
+
+
+def qualify(judged: Judged, config: QualifyConfig) -> np.ndarray:
+    """Module 4, second half (Eq. 10): a bridge is accepted if every transition is off by less than delta.
+
+    Beyond the paper, and each by a setting: the variance between the judges counts as an error, a predicted
+    termination inside the bridge rejects, and so does a return that would not rise.
+
+    Returns:
+        `(B,)` the `Outcome` of each; NaN fails every comparison and is never accepted.
+    """
+    consistent = judged.errors.max(1) < config.delta
+    if config.disagreement:
+        consistent &= judged.disagreement < config.delta
+    goes_on = (judged.termination < config.termination) | (config.termination == 1)
+    better = (judged.after > judged.before) | (not config.better)
+    return np.select(
+        [~judged.reachable, ~goes_on, ~consistent, ~better],
+        [Outcome.UNREACHABLE, Outcome.TERMINATED, Outcome.INCONSISTENT, Outcome.NOT_BETTER],
+        Outcome.ACCEPTED,
+    )
+
+
+def _closest(dream: Tensor, fits: Tensor, targets: Tensor, config: StitchConfig) -> tuple[Tensor, Tensor]:
+    """Eq. 4: the largest similarity of each target with a dreamed state, and the index of that state.
+
+    Args:
+        dream: `(B, I, S)` dreamed states.
+        fits: `(B, I)` where a target may stand.
+        targets: `(B, P, S)`, or `(1, P, S)` shared by all, which are never copied.
+        config: Says what similar is.
+
+    Returns:
+        Two `(B, P)`.
+    """
+    size = max(1, _BLOCK // (dream.shape[1] * targets.shape[1]))
+    best, index = [], []
+    for rows in torch.arange(len(dream), device=dream.device).split(size):
+        block = targets if len(targets) == 1 else targets[rows]
+        similarity = _similarity(dream[rows], block, config).masked_fill_(~fits[rows][..., None], -torch.inf)
+        values, offsets = similarity.max(1)
+        best.append(values)
+        index.append(offsets)
+    return torch.cat(best), torch.cat(index)
+
+
 def _similarity(dream: Tensor, targets: Tensor, config: StitchConfig) -> Tensor:
-    """`(B, I, P)` of dreamed states `(B, I, S)` with targets `(B, P, S)`; 1 is equal."""
+    """`(B, I, P)` of dreamed states `(B, I, S)` with targets `(B, P, S)` or `(1, P, S)`; 1 is equal."""
+    shape = (*dream.shape[:2], targets.shape[1])
+    if len(targets) == 1:  # one product instead of one for each dream
+        dream = dream.reshape(1, -1, dream.shape[-1])
     if config.similarity == "cosine":
         dream, targets = (x / x.norm(dim=-1, keepdim=True).clamp(min=1e-8) for x in (dream, targets))
-        return dream @ targets.transpose(1, 2)
-    return 1 / (1 + torch.cdist(dream, targets))
+        return (dream @ targets.transpose(1, 2)).reshape(shape)
+    return (1 / (1 + torch.cdist(dream, targets))).reshape(shape)
 
 
 def _generate(
@@ -252,7 +332,7 @@ def _generate(
         conditional, free = models.denoise(*doubled, asked).chunk(2)
         return free + config.guidance * (conditional - free)
 
-    window = sample(
+    window = draw_windows(
         predict,
         given,
         known,

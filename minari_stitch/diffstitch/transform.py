@@ -2,60 +2,75 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
-from minari_stitch.config import ModelConfig, QualifyConfig, StitchConfig
+from minari_stitch.config import settings
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
-from minari_stitch.diffstitch.assemble import Form, stitched
-from minari_stitch.diffstitch.fitting import train_network
+from minari_stitch.diffstitch.assemble import Form, Spans, stitched
+from minari_stitch.diffstitch.config import ModelConfig, QualifyConfig, StitchConfig
 from minari_stitch.diffstitch.models import Models, load_models, networks
-from minari_stitch.diffstitch.proposals import Outcome, Proposals, StitchReport, propose
+from minari_stitch.diffstitch.presets import full, paper
+from minari_stitch.diffstitch.proposals import Proposals, StitchReport, propose
 from minari_stitch.diffstitch.source import Source
+from minari_stitch.diffstitch.stitch import Outcome, qualify
+from minari_stitch.diffstitch.training import train_network
 from minari_stitch.errors import ConfigError, LowAcceptanceError, NothingToStitchError
-from minari_stitch.job import Job, source, train_missing
+from minari_stitch.job import Job
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
-from minari_stitch.transform import Sample
+from minari_stitch.transform import Sample, Transform
 
 _PATIENCE = 512
 _LOWEST_ACCEPTANCE = 0.01
 
 
-@dataclass(frozen=True, kw_only=True)
-class DiffStitch:
-    """The method and all its settings.
+@settings
+class DiffStitch(Transform):
+    """Joins low-return trajectories to high-return ones by generated bridges (Li et al., 2024).
 
-    Attributes:
-        models: Networks and their training.
-        stitch: How pairs are chosen and bridged.
-        qualify: Which bridges are accepted.
-        form: `full` episodes, or only the `bridge` with a little real context.
+    Of its presets `fast` takes minutes on two CPU cores. `full` is for a GPU: longer windows, larger networks, more
+    draws. `paper` is the paper's method (section 4) with the sizes of the released code: H = 100, K = 100 ancestral
+    steps, noise prediction, random pairs, cosine similarity, one draw, no repair, one dynamics network, and nothing
+    but Eq. 10 to qualify.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import minari_stitch as ms
+        >>> method = ms.DiffStitch.preset("fast")
+        >>> strict = replace(method, qualify=replace(method.qualify, delta=0.1))
+        >>> strict.qualify.delta
+        0.1
     """
 
     models: ModelConfig = field(default_factory=ModelConfig)
+    """Networks and their training."""
     stitch: StitchConfig = field(default_factory=StitchConfig)
+    """How pairs are chosen and bridged."""
     qualify: QualifyConfig = field(default_factory=QualifyConfig)
+    """Which bridges are accepted."""
     form: Form = "full"
+    """Whole stitched episodes, or only each `bridge` with a little real context (released code)."""
 
-    name = "DiffStitch"
-    suffix = "stitched"
+    name: ClassVar[str] = "DiffStitch"
+    suffix: ClassVar[str] = "stitched"
+    shortcuts = {"delta": "qualify.delta", "form": "form", "pairs": "stitch.pairs"}
+    sizes = {"full": full, "paper": paper}
 
     @property
-    def discount(self) -> float:
-        """Gamma of the returns-to-go that are written."""
+    def gamma(self) -> float:
+        """Discount of the returns-to-go that are written."""
         return self.stitch.discount
 
     def __post_init__(self) -> None:
         """Refuse settings that do not fit together."""
-        diffusion, stitch = self.models.diffusion, self.stitch
+        models, diffusion, stitch = self.models, self.models.diffusion, self.stitch
         room = diffusion.horizon - diffusion.context - 1
         if stitch.longest > room:
             raise ConfigError(
@@ -71,6 +86,11 @@ class DiffStitch:
                 f"sampler_steps={stitch.sampler_steps} is not possible: "
                 f"the model has only diffusion_steps={diffusion.diffusion_steps}"
             )
+        if stitch.needs_repairers and models.judges == models.members:
+            raise ConfigError(
+                f"judges={models.judges} is not possible: of members={models.members} networks some must repair "
+                "(repair_steps) or choose (draws), and those may not judge; use more members or fewer judges"
+            )
 
     def fit(self, dataset: Dataset, run: Run) -> FittedDiffStitch:
         """Train the networks that the run directory does not hold yet.
@@ -78,11 +98,52 @@ class DiffStitch:
         Raises:
             NothingToStitchError: The dataset offers no pair; found out before anything is trained.
             StorageError: The run directory cannot be written.
+            TrainingError: The training of a network diverged.
         """
         _require_pairs(dataset.episodes, self.stitch)
-        job = Job.of(self, dataset, run, trained=[self.models, self.stitch.discount], sampled=[self.stitch])
-        train_missing(run, job, _train, networks(dataset.episodes))
+        job = StitchJob.of(
+            self,
+            dataset,
+            run,
+            trained=[self.models, self.stitch.discount],
+            sampled=[self.stitch],
+            normalizer=self.models.diffusion.normalizer,
+        )
+        job.train_missing(run, networks(dataset.episodes))
         return FittedDiffStitch(transform=self, dataset=dataset, run=run, job=job)
+
+
+class StitchJob(Job):
+    """Trains the bundle of a source, and proposes bridges."""
+
+    def train(self, name: str, progress: Progress | None) -> None:
+        """Train one network of the bundle."""
+        train_network(
+            name,
+            self.episodes,
+            self.scales,
+            self.transform.models,
+            seed=self.seed,
+            discount=self.transform.stitch.discount,
+            directory=self.networks,
+            progress=progress,
+            autocast=self.autocast,
+        )
+
+    def make(self, number: int) -> Proposals:
+        """Propose and judge a chunk of pairs."""
+        return propose(self.models, self.origin, self.transform.stitch, self.seed, number)
+
+    @cached_property
+    def models(self) -> Models:
+        """The trained networks."""
+        return load_models(self.episodes, self.scales, self.transform.models, self.networks, self.autocast)
+
+    @cached_property
+    def origin(self) -> Source:
+        """The source as stitching reads it."""
+        config = self.transform
+        return Source(self.episodes, self.scales, config.stitch.discount, config.models.diffusion.context, self.limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,21 +153,23 @@ class FittedDiffStitch:
     transform: DiffStitch
     dataset: Dataset
     run: Run
-    job: Job
+    job: StitchJob
 
     def sample(self, n_steps: int) -> Sample:
-        """Propose chunk after chunk until accepted episodes hold `n_steps` steps.
+        """Propose chunk after chunk until accepted episodes hold `n_steps` steps; count pairs up to the last of them.
 
         Raises:
             LowAcceptanceError: Fewer than one pair in a hundred qualifies.
         """
         report, steps, episodes = StitchReport(), 0, 0
         for proposals in self.proposals():
+            spans, accepted = self._accepted(proposals)
+            lengths = spans.lengths[accepted]
+            wanted = int(np.searchsorted(lengths.cumsum(), n_steps - steps)) + 1
+            if wanted <= len(accepted):
+                proposals, lengths = proposals.head(int(accepted[wanted - 1]) + 1), lengths[:wanted]
             report = report + StitchReport.of(proposals, self.transform.qualify)
-            for part in self._stitched(proposals):
-                steps, episodes = steps + len(part["rewards"]), episodes + 1
-                if steps >= n_steps:
-                    break
+            steps, episodes = steps + int(lengths.sum()), episodes + len(lengths)
             if self.run.progress is not None:
                 self.run.progress("stitch", min(steps, n_steps), n_steps)
             if steps >= n_steps:
@@ -117,34 +180,25 @@ class FittedDiffStitch:
             report=report.to_dict() | ({"goal_dimensions": moved} if moved else {}),
             n_steps=steps,
             n_episodes=episodes,
-            parts=lambda: self._parts(episodes),
+            parts=lambda: itertools.islice(self._parts(), episodes),
         )
 
     def proposals(self) -> Iterator[Proposals]:
         """Chunks of judged pairs, without end; those of the run directory are read, the others made."""
-        for path in self.run.pool().map(_propose, ((self.job, chunk) for chunk in itertools.count())):
-            yield Proposals.load(path)
+        return map(Proposals.load, self.job.made(self.run))
 
-    @property
-    def models(self) -> Models:
-        """The trained networks."""
-        return _models(self.job)[0]
+    def _accepted(self, proposals: Proposals) -> tuple[Spans, np.ndarray]:
+        """What real steps each bridge would join, and the rows that qualify."""
+        limit = self.dataset.max_episode_steps
+        spans = Spans.of(self.dataset.episodes, proposals, form=self.transform.form, max_episode_steps=limit)
+        return spans, np.flatnonzero(qualify(proposals, self.transform.qualify) == Outcome.ACCEPTED)
 
-    def _parts(self, episodes: int) -> Iterator[dict[str, Any]]:
-        chunks = (Proposals.load(self.job.chunk(chunk)) for chunk in itertools.count())
-        return itertools.islice(itertools.chain.from_iterable(map(self._stitched, chunks)), episodes)
-
-    def _stitched(self, proposals: Proposals) -> Iterator[dict[str, Any]]:
-        accepted = np.flatnonzero(proposals.outcomes(self.transform.qualify) == Outcome.ACCEPTED)
-        return stitched(
-            self.dataset.episodes,
-            self.dataset.episode_ids.tolist(),
-            proposals,
-            accepted,
-            form=self.transform.form,
-            discount=self.transform.stitch.discount,
-            max_episode_steps=self.dataset.max_episode_steps,
-        )
+    def _parts(self) -> Iterator[dict[str, Any]]:
+        for number in itertools.count():
+            proposals = Proposals.load(self.job.chunk(number))
+            spans, accepted = self._accepted(proposals)
+            ids, gamma = self.dataset.episode_ids.tolist(), self.transform.gamma
+            yield from stitched(self.dataset.episodes, ids, proposals, spans, accepted, discount=gamma)
 
     def _require_acceptance(self, report: StitchReport, steps: int, n_steps: int) -> None:
         if report.proposed < _PATIENCE or report.accepted >= _LOWEST_ACCEPTANCE * report.proposed:
@@ -152,40 +206,9 @@ class FittedDiffStitch:
         others = ", ".join(f"{delta}: {share:.1%}" for delta, share in report.acceptance.items())
         raise LowAcceptanceError(
             f"only {report.accepted} of {report.proposed} pairs qualify at delta {self.transform.qualify.delta:g}, "
-            f"which gave {steps:,} of {n_steps:,} steps. Acceptance by delta: {others}. Raise --delta (models and "
-            "proposals are kept), train longer with --preset full, or ask for fewer --steps."
+            f"which gave {steps:,} of {n_steps:,} steps. Acceptance by delta: {others}. Raise delta (models and "
+            "proposals are kept), train longer with preset full, or ask for fewer steps."
         )
-
-
-@functools.lru_cache(maxsize=1)
-def _models(job: Job) -> tuple[Models, Source]:
-    config = job.transform.models
-    episodes, scales = source(job, config.diffusion)
-    models = load_models(episodes, scales, config, job.networks, job.autocast)
-    return models, Source(episodes, scales, job.transform.stitch.discount, config.diffusion.context, job.limit)
-
-
-def _train(job: Job, name: str, progress: Progress | None) -> None:
-    episodes, scales = source(job, job.transform.models.diffusion)
-    train_network(
-        name,
-        episodes,
-        scales,
-        job.transform.models,
-        seed=job.seed,
-        discount=job.transform.stitch.discount,
-        directory=job.networks,
-        progress=progress,
-        autocast=job.autocast,
-    )
-
-
-def _propose(job: Job, chunk: int, progress: Progress | None) -> Path:
-    path = job.chunk(chunk)
-    if not path.exists():
-        models, origin = _models(job)
-        propose(models, origin, job.transform.stitch, job.seed, chunk).save(path)
-    return path
 
 
 def _require_pairs(episodes: Episodes, stitch: StitchConfig) -> None:
@@ -198,7 +221,7 @@ def _require_pairs(episodes: Episodes, stitch: StitchConfig) -> None:
     if episodes.lengths.max() <= shortest:
         raise NothingToStitchError(
             f"the longest episode has {episodes.lengths.max()} steps, the shortest bridge {shortest}: "
-            "shorten bridges with --set stitch.min_bridge=1, or use a dataset with longer episodes"
+            "lower stitch.min_bridge to 1, or use a dataset with longer episodes"
         )
     if np.ptp(episodes.returns_to_go(stitch.discount)) == 0:
         raise NothingToStitchError(

@@ -1,4 +1,4 @@
-"""One step-based fit loop: EMA, clipping, held-out early stopping, progress and exact resume."""
+"""One step-based training loop: EMA, clipping, held-out early stopping, progress and exact resume."""
 
 from __future__ import annotations
 
@@ -13,12 +13,37 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
-from minari_stitch.config import FitConfig
+from minari_stitch.config import Count, Decay, Positive, settings
 from minari_stitch.data.storage import reading, replacing
+from minari_stitch.errors import TrainingError
 from minari_stitch.progress import Progress
 
 _CHECKPOINT_SECONDS = 15.0
+
+
+@settings
+class FitConfig:
+    """One training run."""
+
+    steps: Count
+    """Gradient steps at most."""
+    batch_size: Count
+    """Windows or transitions a step."""
+    learning_rate: Positive
+    """Peak rate of Adam; warmed up, then a cosine to a hundredth."""
+    warmup: Count = 100
+    """Steps of linear warm-up."""
+    ema: Decay = 0.995
+    """Decay of the weight average that is kept (released code: 0.995)."""
+    clip: Positive = 1.0
+    """Largest gradient norm."""
+    evaluate_every: Count = 200
+    """Steps between held-out evaluations."""
+    patience: Count = 10
+    """Evaluations without a better held-out loss before the fit stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +61,14 @@ class FitResult:
     history: list[tuple[int, float, float]]
 
 
-def fit(
+def train(
     net: nn.Module,
     loss: Callable[[nn.Module, torch.Generator], Tensor],
     holdout: Callable[[nn.Module], Tensor],
     config: FitConfig,
     generator: torch.Generator,
     *,
-    stage: str = "fit",
+    stage: str = "train",
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
@@ -55,66 +80,77 @@ def fit(
         holdout: Held-out loss; called on the averaged network, without gradients.
         config: Sizes and rates.
         generator: The only source of randomness of the fit.
-        stage: Name for `progress`.
+        stage: Name for `progress` and messages.
         checkpoint: File for exact resume; written every few seconds and removed at the end.
         progress: Called every few steps.
 
     Returns:
         The steps taken and the losses.
+
+    Raises:
+        TrainingError: A loss is no longer finite; nothing of this fit is kept.
     """
-    average = copy.deepcopy(net).eval().requires_grad_(False)
-    optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, fused=True)
     state: dict[str, Any] = {"step": 0, "best": math.inf, "stale": 0, "history": [], "weights": None}
+    parameters = list(net.parameters())
+
+    def lerp(averages: Any, weights: Any, _: Any) -> None:
+        step = state["step"]
+        torch._foreach_lerp_(averages, weights, 1 - min(config.ema, step / (step + 10)))  # type: ignore
+
+    average = AveragedModel(net, multi_avg_fn=lerp).eval().requires_grad_(False)
+    average.n_averaged.fill_(1)  # the initial weights count: without this the first step would replace them
+    # The schedule is the whole rate: a product with another factor would round differently.
+    optimizer = torch.optim.Adam(parameters, lr=1.0, fused=True)
+    schedule = LambdaLR(optimizer, lambda step: _rate(config, step))
+    running = torch.zeros((), device=parameters[0].device)
+    parts = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
     if checkpoint is not None and checkpoint.exists():
         with reading(checkpoint):
-            saved = torch.load(checkpoint, map_location=next(net.parameters()).device, weights_only=True)
-        net.load_state_dict(saved["net"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        generator.set_state(saved["generator"].cpu())
-        state = saved["state"]
-    parameters, averages = list(net.parameters()), list(average.parameters())
-    running = torch.zeros((), device=parameters[0].device)
+            saved = torch.load(checkpoint, map_location=running.device, weights_only=True)
+            for name, part in parts.items():
+                part.load_state_dict(saved[name])
+            generator.set_state(saved["generator"].cpu())
+            running.copy_(saved["running"])
+            state.update(saved["state"])
     saved_at = time.monotonic()
     while state["step"] < config.steps and state["stale"] < config.patience:
-        _set_rate(optimizer, config, state["step"])
         optimizer.zero_grad()
         value = loss(net, generator)
         value.backward()
         nn.utils.clip_grad_norm_(parameters, config.clip)
         optimizer.step()
+        schedule.step()
         state["step"] += 1
         step = state["step"]
-        with torch.no_grad():
-            torch._foreach_lerp_(averages, parameters, 1 - min(config.ema, step / (step + 10)))  # type: ignore
-            running += value.detach()
+        average.update_parameters(net)
+        running += value.detach()
         if progress is not None and (step % 10 == 0 or step == config.steps):
             progress(stage, step, config.steps)
         if step % config.evaluate_every == 0 or step == config.steps:
             with torch.no_grad():
-                held_out = float(holdout(average))
+                held_out, trained = torch.stack([holdout(average.module), running]).tolist()
+            if not (math.isfinite(held_out) and math.isfinite(trained)):
+                if checkpoint is not None:
+                    checkpoint.unlink(missing_ok=True)
+                raise TrainingError(
+                    f"{stage} diverged: at step {step} of {config.steps} its loss is {trained:g}, {held_out:g} on "
+                    f"held-out data. Lower its learning_rate={config.learning_rate:g}, or look for extreme values in "
+                    "the dataset. Nothing of this network was kept."
+                )
             interval = (step - 1) % config.evaluate_every + 1
-            state["history"].append((step, float(running) / interval, held_out))
+            state["history"].append((step, trained / interval, held_out))
             running.zero_()
             if held_out < state["best"]:
                 state["best"], state["stale"] = held_out, 0
-                state["weights"] = copy.deepcopy(average.state_dict())
+                state["weights"] = copy.deepcopy(average.module.state_dict())
             else:
                 state["stale"] += 1
-            # Only between evaluations is the running loss empty, and only then is the state small and exact.
-            if checkpoint is not None and time.monotonic() - saved_at > _CHECKPOINT_SECONDS:
-                save_atomically(
-                    {
-                        "net": net.state_dict(),
-                        "average": average.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "generator": generator.get_state(),
-                        "state": state,
-                    },
-                    checkpoint,
-                )
-                saved_at = time.monotonic()
-    net.load_state_dict(state["weights"] or average.state_dict())
+        if checkpoint is not None and time.monotonic() - saved_at > _CHECKPOINT_SECONDS:
+            states: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+            states |= {"generator": generator.get_state(), "running": running, "state": state}
+            save_atomically(states, checkpoint)
+            saved_at = time.monotonic()
+    net.load_state_dict(state["weights"])
     net.eval().requires_grad_(False)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -129,9 +165,8 @@ def save_atomically(value: Any, path: Path) -> None:
         aside.write_bytes(buffer.getbuffer())
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, config: FitConfig, step: int) -> None:
+def _rate(config: FitConfig, step: int) -> float:
     """Linear warm-up, then a cosine to a hundredth of the peak."""
     warm = min(1.0, (step + 1) / config.warmup)
     decay = 0.505 + 0.495 * math.cos(math.pi * step / config.steps)
-    for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * warm * decay
+    return config.learning_rate * warm * decay

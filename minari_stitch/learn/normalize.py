@@ -85,7 +85,7 @@ class Cdf:
         return (y0 + share * (y1 - y0)).T.reshape(x.shape)
 
 
-def fit(rows: np.ndarray, kind: NormalizerKind = "standard") -> Affine | Cdf:
+def fit_normalizer(rows: np.ndarray, kind: NormalizerKind = "standard") -> Affine | Cdf:
     """Fit a normaliser to `(rows, S)` data.
 
     Args:
@@ -104,7 +104,7 @@ def fit(rows: np.ndarray, kind: NormalizerKind = "standard") -> Affine | Cdf:
 
 
 def fit_affine(rows: np.ndarray, kind: Literal["standard", "minmax"] = "standard") -> Affine:
-    """Fit a linear normaliser to `(rows, S)` data; see `fit`."""
+    """Fit a linear normaliser to `(rows, S)` data; see `fit_normalizer`."""
     if kind == "minmax":
         low, high = rows.min(0), rows.max(0)
         shift, scale = (low + high) / 2, (high - low) / 2

@@ -16,8 +16,8 @@ from minari_stitch.baselines.rollouts import End, Rollouts
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.data.validation import find_problems
-from minari_stitch.diffstitch.proposals import DELTAS
 from minari_stitch.errors import LowAcceptanceError
+from minari_stitch.learn.judging import DELTAS
 from minari_stitch.run import Run
 
 SOURCE = linear.episodes((14, 9, 20, 12), dtype=np.float32)

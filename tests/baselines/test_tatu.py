@@ -12,15 +12,24 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from minari_stitch.baselines import tatu
-from minari_stitch.baselines.rollouts import End, Rollouts
-from minari_stitch.baselines.tatu import Policy, Tatu, accumulate, gaussians, likelihood_loss, truncate, uncertainty
+from minari_stitch.baselines.rollouts import End
+from minari_stitch.baselines.tatu import (
+    TATU,
+    Policy,
+    TATUJob,
+    accumulate,
+    gaussians,
+    likelihood_loss,
+    truncate,
+    uncertainty,
+)
 from minari_stitch.data import minari_io
 from minari_stitch.errors import ConfigError
-from minari_stitch.job import Job, source
+from minari_stitch.learn.judging import JudgeConfig
 from minari_stitch.learn.loop import save_atomically
 from minari_stitch.learn.nets import MLP
 
-TATU = "toy/walk-tatu-v0"
+MADE = "toy/walk-tatu-v0"
 
 
 def seeded(seed=0):
@@ -157,10 +166,10 @@ def test_actions_lie_in_their_box_and_depend_on_state_and_code():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"horizon": 0}, "horizon=0 is not possible: use at least 1"),
+        ({"horizon": 0}, "horizon=0 is not possible: .* greater than or equal to 1"),
         ({"hidden": 0}, "hidden=0"),
         ({"chunk": 0}, "chunk=0"),
-        ({"elites": 8}, "elites=8 is not possible: use 1 to members = 7"),
+        ({"elites": 8}, "elites=8 is not possible: use 1 to members=7"),
         ({"elites": 0}, "elites=0"),
         ({"strictness": 0.0}, "strictness=0.0"),
         ({"pessimism": -1.0}, "pessimism=-1.0"),
@@ -168,7 +177,7 @@ def test_actions_lie_in_their_box_and_depend_on_state_and_code():
 )
 def test_impossible_settings_are_named(values, message):
     with pytest.raises(ConfigError, match=message):
-        Tatu(**values)
+        TATU(**values)
 
 
 # Rollouts in the linear world, with networks that know it
@@ -193,7 +202,7 @@ def make_job(folder, transform, data, seed=0):
     for name in ("arrays", "networks", "chunks"):
         (folder / name).mkdir(parents=True)
     data.save(folder / "arrays")
-    return Job(
+    return TATUJob(
         transform=transform,
         arrays=folder / "arrays",
         networks=folder / "networks",
@@ -208,7 +217,14 @@ def make_job(folder, transform, data, seed=0):
 
 
 DATA = linear.episodes((14, 9, 20, 12), dtype=np.float32)
-SETTINGS = {"horizon": 6, "members": 3, "elites": 2, "chunk": 200, "models": linear.TINY, "discount": 0.9}
+SETTINGS = {
+    "horizon": 6,
+    "members": 3,
+    "elites": 2,
+    "chunk": 200,
+    "judges": JudgeConfig(hidden=16, dynamics=linear.FIT, termination=linear.FIT),
+    "discount": 0.9,
+}
 
 
 @pytest.fixture
@@ -216,7 +232,7 @@ def roll(tmp_path, monkeypatch):
     """A function that rolls out with settings; returns the rollouts, the job, and the policy used."""
 
     def roll(largest=np.inf, order=(0, 1, 2), seed=0, chunk=0, **values):
-        job = make_job(tmp_path / str(len(list(tmp_path.iterdir()))), Tatu(**SETTINGS | values), DATA, seed)
+        job = make_job(tmp_path / str(len(list(tmp_path.iterdir()))), TATU(**SETTINGS | values), DATA, seed)
         models = linear.exact(DATA)
         s = models.scales
         mean, std, change = (x.double().numpy() for x in (s.state.shift, s.state.scale, s.change))
@@ -228,10 +244,11 @@ def roll(tmp_path, monkeypatch):
             reward = (linear.reward(states, actions)[:, None] - s.reward.shift.numpy()) / s.reward.scale.numpy()
             return np.concatenate([moved, reward, np.full((len(zu), 4), -200.0)], 1)
 
-        nets = tatu._tables(job), linear.affine(outcome, 5, 8, OFFSETS), Spy(), models.dynamics_net
-        monkeypatch.setattr(tatu, "_networks", lambda job: (*nets, models.termination_net))
+        nets = linear.affine(outcome, 5, 8, OFFSETS), Spy(), models.dynamics_net, models.termination_net
+        vars(job)["nets"] = nets
         save_atomically({"order": torch.tensor(order), "largest": float(largest)}, job.network("limits"))
-        return Rollouts.load(tatu._roll(job, chunk, None)), s, nets[2]
+        with torch.no_grad():
+            return job.make(chunk), s, nets[1]
 
     return roll
 
@@ -326,7 +343,7 @@ def test_judges_see_what_no_elite_knows(roll):
 def test_networks_are_trained_on_transitions_of_the_source(tmp_path, monkeypatch):
     """What the losses are given obeys the world's law, in the units in which it is said to be."""
     fits = {"ensemble": linear.FIT, "policy": linear.FIT, "hidden": 16}
-    jobs = [make_job(tmp_path / str(seed), Tatu(**SETTINGS, **fits), DATA, seed) for seed in range(2)]
+    jobs = [make_job(tmp_path / str(seed), TATU(**SETTINGS, **fits), DATA, seed) for seed in range(2)]
     seen = {"ensemble": [], "policy": []}
 
     def spy(name, loss):
@@ -341,9 +358,9 @@ def test_networks_are_trained_on_transitions_of_the_source(tmp_path, monkeypatch
     weights = []
     for job in jobs:
         for name in seen:
-            tatu._train(job, name, None)
+            job.train(name, None)
             weights.append(torch.load(job.network(name), weights_only=True)["weights"])
-    s = source(jobs[0])[1]
+    s = jobs[0].scales
     known = torch.cat([s.state.encode(torch.tensor(DATA.observations[DATA.step_state])),
                        s.action.encode(torch.tensor(DATA.actions))], 1)  # fmt: skip
     for calls in seen.values():
@@ -365,12 +382,12 @@ def test_networks_are_trained_on_transitions_of_the_source(tmp_path, monkeypatch
 
 def test_limits_are_those_of_slow_loops(tmp_path, monkeypatch):
     monkeypatch.setattr(tatu, "_BATCH", 2)
-    job = make_job(tmp_path / "job", Tatu(**SETTINGS | {"members": 7}, hidden=16), DATA)
-    net = tatu._ensemble(job, seeded(5))
+    job = make_job(tmp_path / "job", TATU(**SETTINGS | {"members": 7}, hidden=16), DATA)
+    net = job._ensemble(seeded(5))
     save_atomically({"weights": net.state_dict()}, job.network("ensemble"))
-    tatu._measure(job, "limits", None)
+    job.measure()
     limits = torch.load(job.network("limits"), weights_only=True)
-    tables, (episodes, s) = tatu._tables(job), source(job)
+    tables, episodes, s = job.tables, job.episodes, job.scales
     errors, largest = np.zeros(7), 0.0
     units = [*(s.change * s.state.scale).tolist(), s.reward.scale.item()]
     for step in range(episodes.n_steps):
@@ -405,8 +422,8 @@ def run(tmp_path_factory):
 def test_episodes_are_short_and_begin_in_the_source(run, monkeypatch):
     path, result = run
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(path))
-    minari_io.check(TATU)
-    source, made = (minari_io.read(name, keep_infos=True).episodes for name in (toy.ID, TATU))
+    minari_io.check(MADE)
+    source, made = (minari_io.read(name, keep_infos=True).episodes for name in (toy.ID, MADE))
     report = result["report"]
     assert made.n_steps == result["n_steps"] >= 360 and len(made) == result["n_episodes"]
     assert made.lengths.min() >= 1 and made.lengths.max() == 4
@@ -442,4 +459,4 @@ def test_without_terminations_nothing_predicts_them():
     networks = {path.name for path in minari_io.datasets_path().glob(".stitch-runs/*/models-*/*.pt")}
     assert networks == {"ensemble.pt", "policy.pt", "dynamics.pt", "limits.pt"}
     assert result["report"]["ends"]["terminated"] == 0
-    assert not minari_io.read(TATU).episodes.terminations.any()
+    assert not minari_io.read(MADE).episodes.terminations.any()

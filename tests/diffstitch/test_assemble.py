@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from linear import HIGH, LOW, episodes, exact
 
-from minari_stitch.config import StitchConfig
 from minari_stitch.data.episodes import Episodes
-from minari_stitch.diffstitch.assemble import BRIDGE_MARGIN, original, stitched
+from minari_stitch.data.provenance import original
+from minari_stitch.diffstitch.assemble import BRIDGE_MARGIN, Spans, stitched
+from minari_stitch.diffstitch.config import StitchConfig
 from minari_stitch.diffstitch.proposals import propose
 from minari_stitch.diffstitch.source import Source
 
@@ -48,7 +49,9 @@ def assembled(limit, form="full", **kwargs):
     data, chunks = world(limit, **kwargs)
     for chunk in chunks:
         rows = np.flatnonzero(chunk.reachable)
-        parts = stitched(data, IDS, chunk, rows, form=form, discount=DISCOUNT, max_episode_steps=limit)
+        spans = Spans.of(data, chunk, form=form, max_episode_steps=limit)
+        parts = list(stitched(data, IDS, chunk, spans, rows, discount=DISCOUNT))
+        assert spans.lengths[rows].tolist() == [len(part["rewards"]) for part in parts]
         for row, part in zip(rows, parts, strict=True):
             yield data, chunk, row, part
 
@@ -130,8 +133,32 @@ def test_infos_say_where_each_state_comes_from(form):
                     np.testing.assert_array_equal(part["observations"][t + 1], real["observations"][step + 1])
             assert synthetic == (begin <= t <= begin + n)
             assert error == (chunk.errors[row, t - begin] if synthetic else 0)
-            expected = sum(DISCOUNT**i * r for i, r in enumerate(part["rewards"][t:]))
+            expected = sum(
+                DISCOUNT**i * r for i, r in enumerate([*part["rewards"][t:], *follows(data, chunk, row, part, 22)])
+            )
             assert ahead == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def follows(data, chunk, row, part, limit):
+    """Rewards of the whole stitched episode after what is written of it."""
+    tail, entry = locate(data, chunk.target[row])
+    _, junction = locate(data, chunk.source[row])
+    rewards = data.episode(tail)["rewards"][entry : entry + limit - (junction + int(chunk.steps[row]) + 1)]
+    begin, n = part["metadata"]["bridge_start"], part["metadata"]["bridge_states"]
+    return rewards[len(part["rewards"]) - begin - n - 1 :]
+
+
+@pytest.mark.parametrize("form", ["full", "bridge"])
+def test_a_bridge_keeps_the_return_to_go_of_its_whole_episode(form):
+    beyond = 0
+    for data, chunk, row, part in assembled(22, form):
+        rest = follows(data, chunk, row, part, 22)
+        assert part["metadata"]["return_beyond"] == pytest.approx(sum(rest), rel=1e-9)
+        assert form == "bridge" or len(rest) == 0
+        begin = part["metadata"]["bridge_start"]
+        assert part["infos"]["return_to_go"][begin, 0] == pytest.approx(chunk.after[row], rel=1e-4, abs=1e-4)
+        beyond += len(rest)
+    assert (beyond > 100) == (form == "bridge")
 
 
 @pytest.mark.parametrize("limit", [None, 20, 22])
@@ -159,7 +186,8 @@ def test_stitched_episodes_make_a_dataset():
 def test_only_the_rows_asked_for_are_assembled():
     data, (chunk,) = world(None, chunks=1)
     rows = np.flatnonzero(chunk.reachable)[[3, 0]]
-    parts = list(stitched(data, IDS, chunk, rows, form="full", discount=DISCOUNT, max_episode_steps=None))
+    spans = Spans.of(data, chunk, form="full", max_episode_steps=None)
+    parts = list(stitched(data, IDS, chunk, spans, rows, discount=DISCOUNT))
     assert [part["metadata"]["similarity"] for part in parts] == chunk.similarity[rows].tolist()
 
 

@@ -4,7 +4,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minari_stitch.diffstitch.diffusion import Schedule, masked_loss, sample, sampling_steps, training_masks
+from minari_stitch.diffstitch.diffusion import Schedule, draw_windows, masked_loss, sampling_steps, training_masks
 
 K = 100
 PREDICTIONS = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}
@@ -79,7 +79,7 @@ def test_sampling_steps_descend_from_the_last_without_repeats(steps):
 def unconditional(parametrisation, seed, **kwargs):
     given, known = torch.zeros(4, 8, 3), torch.zeros(4, 8, dtype=torch.bool)
     schedule = Schedule.cosine(K, parametrisation)
-    return sample(denoiser(parametrisation), given, known, schedule, generator=seeded(seed), **kwargs)
+    return draw_windows(denoiser(parametrisation), given, known, schedule, generator=seeded(seed), **kwargs)
 
 
 @pytest.mark.parametrize("parametrisation", PREDICTIONS)
@@ -116,7 +116,7 @@ def test_known_positions_are_in_place_at_each_step_and_steer_the_rest():
         seen.append((x.clone(), step.tolist()))
         return denoiser("v")(x, step)
 
-    result = sample(predict, given, known, schedule, steps=5, eta=1.0, generator=seeded(3))
+    result = draw_windows(predict, given, known, schedule, steps=5, eta=1.0, generator=seeded(3))
     assert [step for _, step in seen] == [[k] * 4 for k in (99, 79, 59, 39, 19)]
     for x in (*(x for x, _ in seen), result):
         assert torch.equal(x[known], given[known])
@@ -158,7 +158,7 @@ def test_the_temperature_scales_all_noise(eta):
         return torch.zeros_like(x)
 
     for temperature in (1.0, 0.5):
-        sample(predict, given, known, schedule, steps=4, eta=eta, temperature=temperature, generator=seeded())
+        draw_windows(predict, given, known, schedule, steps=4, eta=eta, temperature=temperature, generator=seeded())
     for full, half in zip(paths[:4], paths[4:], strict=True):
         assert full.abs().max() > 0.1
         torch.testing.assert_close(0.5 * full, half)
@@ -183,7 +183,8 @@ def test_masks_show_the_context_and_hide_what_is_to_be_learned(lengths, kind, co
     for row, length in zip(known.tolist(), lengths, strict=True):
         assert all(row[: min(context, length)])
         if length > context:
-            assert not row[context], "the state after the context is always hidden"
+            if kind != "reference":
+                assert not row[context], "the state after the context is always hidden"
             shown = [i for i in range(context, length) if row[i]]
             assert not shown or shown == list(range(shown[0], shown[-1] + 1)), "one block"
             if kind != "inference":
@@ -211,11 +212,32 @@ def test_inference_masks_are_what_stitching_asks():
     assert share["starts"] == set(range(1, 10)), "a bridge of each length"
 
 
-@pytest.mark.parametrize("kind", ["paper", "reference"])
-def test_paper_masks_hide_two_intervals(kind):
-    share = shapes(kind)
-    assert share["tail"] == 0 and share["block"] > 0.85
-    assert share["starts"] == set(range(1, 9))
+def intervals(row):
+    """Number of runs of hidden positions."""
+    hidden = [0, *(not shown for shown in row)]
+    return sum(b and not a for a, b in zip(hidden[:-1], hidden[1:], strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(length=st.integers(1, 14), context=st.integers(1, 3), seed=st.integers(0, 10_000))
+def test_paper_masks_hide_two_intervals_wherever_they_fit(length, context, seed):
+    valid = (torch.arange(14) < length).expand(64, -1)
+    for row in training_masks(valid, "paper", context, seeded(seed))[:, :length].tolist():
+        room = length - context
+        assert all(row[:context]) and (room < 1 or not row[-1])
+        assert intervals(row) == (2 if room >= 3 else min(1, max(room, 0)))
+
+
+def test_paper_masks_show_a_block_of_any_length_anywhere():
+    known = training_masks(torch.ones(8000, 12, dtype=torch.bool), "paper", 2, seeded())[:, 2:]
+    assert {int(row.float().argmax()) for row in known} == set(range(1, 9))
+    assert {int(row.sum()) for row in known} == set(range(1, 9))
+
+
+def test_reference_masks_show_one_block_that_may_follow_the_start_and_never_the_end():
+    share = shapes("reference")
+    assert (share["alone"], share["tail"], share["block"]) == (0, 0, 1)
+    assert share["starts"] == set(range(9))
 
 
 def slow_loss(predicted, target, known, valid, edge_weight):

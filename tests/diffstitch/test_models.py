@@ -5,12 +5,13 @@ import pytest
 import torch
 from linear import FIT, HIGH, LOW, TINY, episodes, exact, inverse, next_state, reward, scales
 
-from minari_stitch.config import FitConfig
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.diffstitch.diffusion import Schedule
-from minari_stitch.diffstitch.fitting import Tables, train_network
-from minari_stitch.diffstitch.models import NETWORKS, Scales, build, load_models
+from minari_stitch.diffstitch.models import NETWORKS, build, load_models
+from minari_stitch.diffstitch.training import WindowTables, perceptron_loss, train_network
+from minari_stitch.learn.loop import FitConfig
 from minari_stitch.learn.normalize import Affine, Cdf
+from minari_stitch.learn.scales import Scales
 
 DIFFUSION = TINY.diffusion
 
@@ -25,7 +26,7 @@ def source():
 
 
 def tables(source, config=TINY, discount=0.9, seed=0):
-    return Tables(source, scales(source, config), config, discount, seed)
+    return WindowTables(source, scales(source, config), config.diffusion, discount, seed)
 
 
 def with_diffusion(**kwargs):
@@ -39,7 +40,7 @@ def test_actions_are_scaled_by_the_bounds_of_their_space(source):
     action = scales(source).action
     corners = torch.tensor(np.stack([LOW, HIGH, (LOW + HIGH) / 2]), dtype=torch.float32)
     torch.testing.assert_close(action.encode(corners), torch.tensor([[-1.0, -1], [1, 1], [0, 0]]))
-    unbounded = Scales.of(source, np.full(2, -np.inf), HIGH, DIFFUSION).action
+    unbounded = Scales.of(source, np.full(2, -np.inf), HIGH).action
     z = unbounded.encode(torch.tensor(source.actions))
     torch.testing.assert_close(z.amin(0), -torch.ones(2))
     torch.testing.assert_close(z.amax(0), torch.ones(2))
@@ -80,9 +81,9 @@ def test_exact_networks_have_no_loss(source):
     """Whatever is misaligned by a step, or scaled otherwise, would show."""
     models, table = exact(source), tables(source)
     steps = torch.arange(source.n_steps)[None].expand(4, -1)
-    assert table.transition_loss("dynamics")(models.dynamics_net, steps) < 1e-8
-    assert table.transition_loss("inverse")(models.inverse_net, steps[:1]) < 1e-8
-    assert table.transition_loss("reward")(models.reward_net, steps[:1]) < 1e-8
+    assert perceptron_loss("dynamics", table)(models.dynamics_net, steps, seeded()) < 1e-8
+    assert perceptron_loss("inverse", table)(models.inverse_net, steps[:1], seeded()) < 1e-8
+    assert perceptron_loss("reward", table)(models.reward_net, steps[:1], seeded()) < 1e-8
 
 
 def test_each_member_has_a_batch_of_its_own(source):
@@ -93,7 +94,7 @@ def test_each_member_has_a_batch_of_its_own(source):
         seen.append(x)
         return torch.zeros(4, 2, 3)
 
-    table.transition_loss("dynamics")(net, steps)
+    perceptron_loss("dynamics", table)(net, steps, seeded())
     for member in range(4):
         for i, step in enumerate(steps[member]):
             row = source.step_state[step]
@@ -110,7 +111,7 @@ def test_terminations_are_learned_from_the_state_arrived_at(source):
     for step in range(source.n_steps):
         p = torch.sigmoid(3 * z[source.step_state[step] + 1, 0] - 6).item()
         expected.append(-np.log(p if source.terminations[step] else 1 - p))
-    loss = table.transition_loss("termination")(models.termination_net, steps)
+    loss = perceptron_loss("termination", table)(models.termination_net, steps, seeded())
     assert loss.item() == pytest.approx(np.mean(expected), rel=1e-4)
 
 
@@ -131,7 +132,7 @@ class Spy(torch.nn.Module):
 def test_windows_are_cut_from_one_episode(source, normalizer, context, mask):
     config = with_diffusion(normalizer=normalizer, context=context, mask=mask, edge_weight=3.0)
     table, spy, schedule = tables(source, config), Spy(), Schedule.cosine(20, "x0")
-    loss = table.diffusion_loss(spy, torch.arange(source.n_steps), schedule, seeded(1))
+    loss = table.loss(spy, torch.arange(source.n_steps), schedule, seeded(1))
     noised, masked, known, valid, k = spy.inputs[:5]
     assert spy.inputs[5] is None and valid.dtype == known.dtype == torch.float32
     assert k.min() == 0 and k.max() == 19
@@ -161,7 +162,7 @@ def test_windows_are_cut_from_one_episode(source, normalizer, context, mask):
 def test_windows_past_the_end_hold_nothing_of_the_next_episode(source):
     table, spy = tables(source), Spy()
     noiseless = Schedule(signal=torch.ones(2), noise=torch.zeros(2), parametrisation="x0")
-    table.diffusion_loss(spy, torch.arange(source.n_steps), noiseless, seeded(1))
+    table.loss(spy, torch.arange(source.n_steps), noiseless, seeded(1))
     noised, encode = spy.inputs[0], scales(source).state.encode
     for step in range(source.n_steps):
         e = source.step_episode[step]
@@ -172,7 +173,7 @@ def test_windows_past_the_end_hold_nothing_of_the_next_episode(source):
 
 def test_hidden_positions_hold_the_state_with_the_noise_of_their_step(source):
     table, spy, schedule = tables(source), Spy(), Schedule.cosine(20, "eps")
-    table.diffusion_loss(spy, torch.arange(source.n_steps), schedule, seeded(1))
+    table.loss(spy, torch.arange(source.n_steps), schedule, seeded(1))
     noised, _, known, valid, k = spy.inputs[:5]
     z = scales(source).state.encode(torch.tensor(source.observations, dtype=torch.float32))
     rows = torch.tensor(source.step_state)[:, None] + torch.arange(16)
@@ -187,7 +188,7 @@ def test_the_return_condition_is_scaled_and_sometimes_hidden(source):
     config = with_diffusion(return_dropout=0.3, returns_scale=50.0)
     table, spy = tables(source, config, discount=0.8), Spy()
     steps = torch.arange(source.n_steps).repeat(40)
-    table.diffusion_loss(spy, steps, Schedule.cosine(20, "v"), seeded(1))
+    table.loss(spy, steps, Schedule.cosine(20, "v"), seeded(1))
     returns, hidden = spy.inputs[5], spy.inputs[5].isnan()
     assert hidden.float().mean().item() == pytest.approx(0.3, abs=0.03)
     rewards = [part["rewards"] for part in source]

@@ -6,10 +6,12 @@ import pytest
 import torch
 from linear import HIGH, LOW, episodes, exact, next_state, reward
 
-from minari_stitch.config import QualifyConfig, StitchConfig
 from minari_stitch.diffstitch import proposals as module
-from minari_stitch.diffstitch.proposals import Outcome, Proposals, StitchReport, propose
+from minari_stitch.diffstitch.config import QualifyConfig, StitchConfig
+from minari_stitch.diffstitch.proposals import Proposals, StitchReport, propose
 from minari_stitch.diffstitch.source import Source
+from minari_stitch.diffstitch.stitch import Outcome, qualify
+from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import StorageError
 
 CONFIG = StitchConfig(
@@ -45,8 +47,9 @@ def judged(**columns):
     return Proposals(**defaults | {name: np.asarray(value) for name, value in columns.items()})
 
 
-def outcome(**values):
-    return Outcome(judged(**{name: [value] for name, value in values.items()}).outcomes(QualifyConfig(delta=2.0))[0])
+def outcome(config=None, /, **values):
+    config = config or QualifyConfig(delta=2.0)
+    return Outcome(qualify(judged(**{name: [value] for name, value in values.items()}), config)[0])
 
 
 def test_the_first_reason_counts():
@@ -102,12 +105,12 @@ def test_a_report_counts_every_pair_once():
     report = StitchReport.of(chunk, config)
     assert next(iter(report.counts)) == 1.5
     for delta, counts in report.counts.items():
-        outcomes = chunk.outcomes(dataclasses.replace(config, delta=delta)).tolist()
+        outcomes = qualify(chunk, dataclasses.replace(config, delta=delta)).tolist()
         assert counts.tolist() == [outcomes.count(value) for value in range(5)]
     assert report.proposed == 200
     values = report.to_dict()
     assert values["proposed"] == sum(values[o.name.lower()] for o in Outcome) == 200
-    assert values["accepted"] == report.accepted == (chunk.outcomes(config) == 0).sum() > 0
+    assert values["accepted"] == report.accepted == (qualify(chunk, config) == 0).sum() > 0
     assert all(values[o.name.lower()] > 0 for o in Outcome)
     shares = list(report.acceptance.values())
     assert list(report.acceptance) == sorted({1.5, *module.DELTAS})
@@ -226,3 +229,17 @@ def test_judges_do_not_choose_the_draw():
     assert np.array_equal(chunks[0].states, chunks[1].states)
     assert np.array_equal(chunks[0].actions, chunks[1].actions)
     assert not np.array_equal(chunks[0].errors, chunks[1].errors)
+
+
+def test_the_paper_asks_for_nothing_but_small_errors():
+    paper = DiffStitch.preset("paper").qualify
+    assert outcome(paper, disagreement=99.0, termination=1.0, before=5.0, after=-5.0) == Outcome.ACCEPTED
+    assert outcome(paper, errors=[0.0, 2.0, 0.0]) == Outcome.INCONSISTENT
+    assert outcome(paper, reachable=False) == Outcome.UNREACHABLE
+
+
+def test_the_head_of_a_chunk_is_its_first_pairs():
+    chunk = judged(source=np.arange(5), errors=np.arange(15.0).reshape(5, 3))
+    head = chunk.head(3)
+    assert len(head) == 3 and head.source.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(head.errors, chunk.errors[:3])

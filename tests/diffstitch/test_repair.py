@@ -3,7 +3,8 @@ import pytest
 import torch
 from linear import episodes, exact, next_state
 
-from minari_stitch.diffstitch.repair import repair, transition_errors
+from minari_stitch.diffstitch.repair import repair
+from minari_stitch.learn.judging import transition_errors
 
 
 @pytest.fixture(scope="module")

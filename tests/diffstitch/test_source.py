@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from linear import TINY, episodes, scales
 
-from minari_stitch.config import StitchConfig
+from minari_stitch.diffstitch.config import StitchConfig
 from minari_stitch.diffstitch.source import Source
 from minari_stitch.errors import NothingToStitchError
 
@@ -67,11 +67,12 @@ def test_starts_match_a_loop(lengths, limit, context, shortest, share, pairs):
         for row, _, t, length, ahead in rows_of(data)
         if t < length  # it has an action
         and t + 1 >= context  # and a past
-        and length - t >= shortest + 1  # the dataset goes on as long as the shortest bridge has transitions
+        # The dataset goes on as long as the shortest bridge has transitions; the paper's s_T ends its trajectory.
+        and (pairs == "paper" or length - t >= shortest + 1)
         and (limit is None or t + (shortest + 1) + 1 <= limit)  # bridge and one real step fit in the time limit
     ]
     if not allowed:
-        with pytest.raises(NothingToStitchError, match="stitch.min_bridge=1"):
+        with pytest.raises(NothingToStitchError, match="lower stitch.min_bridge to 1"):
             source.starts(config)
         return
     assert source.starts(config).tolist() == slow_share(allowed, share, highest=pairs == "reference")
@@ -131,3 +132,29 @@ def test_states_are_seen_in_the_space_of_the_diffusion_model():
     source = Source(data, scales(data, config), DISCOUNT, 1, None)
     torch.testing.assert_close(source.windows.amax(0), torch.ones(3))
     assert (source.z.amax(0) - 1).abs().min() > 0.1
+
+
+def test_a_device_without_float64_gets_float32(monkeypatch):
+    data = episodes((14, 9, 20))
+    s = scales(data)
+    exact = Source(data, s, DISCOUNT, 1, None)
+    made = []
+
+    class Low:  # stands for tensors of a device that is not here
+        device = type("Device", (), {"type": "mps"})()
+
+    monkeypatch.setattr(torch, "tensor", _on_cpu(torch.tensor, made))
+    monkeypatch.setattr(torch, "arange", _on_cpu(torch.arange, made))
+    other = Source(data, dataclasses.replace(s, low=Low()), DISCOUNT, 1, None)
+    assert torch.float64 not in made
+    assert other.returns.dtype == torch.float32 and other.power(torch.tensor([2])).dtype == torch.float32
+    torch.testing.assert_close(other.returns.double(), exact.returns, rtol=1e-6, atol=1e-6)
+
+
+def _on_cpu(make, made):
+    def wrapped(*args, device=None, **kwargs):
+        result = make(*args, **kwargs)
+        made.append(result.dtype)
+        return result
+
+    return wrapped

@@ -5,8 +5,8 @@ import pytest
 import torch
 from linear import TINY, episodes, exact, next_state, reward
 
-from minari_stitch.config import StitchConfig
 from minari_stitch.diffstitch import stitch
+from minari_stitch.diffstitch.config import StitchConfig
 from minari_stitch.diffstitch.source import Source
 from minari_stitch.diffstitch.stitch import (
     Bridges,
@@ -14,7 +14,7 @@ from minari_stitch.diffstitch.stitch import (
     Pairs,
     choose_pairs,
     estimate_steps,
-    qualify,
+    judge,
     stitch_states,
     wrap_up,
 )
@@ -79,8 +79,7 @@ def test_reach_pairs_share_one_pool():
     for pool in (10, 10_000):
         config = dataclasses.replace(CONFIG, pool=pool)
         chosen = choose_pairs(source, config, 50, seeded())
-        assert chosen.targets.shape == (50, min(pool, len(source.targets(config))))
-        assert (chosen.targets == chosen.targets[0]).all()
+        assert chosen.targets.shape == (1, min(pool, len(source.targets(config))))
 
 
 @pytest.mark.parametrize("pairs", ["reach", "paper", "reference"])
@@ -124,11 +123,11 @@ def test_steps_match_a_loop_over_dream_and_targets(dreaming, similarity, limit, 
     candidates = choose_pairs(source, config, 60, seeded(3))
     pairs = estimate_steps(models, source, candidates, config, seeded(4))
     dream = dreaming.dream.double().numpy()
-    reached = 0
+    pool, reached = candidates.targets[0].tolist(), 0
     for b in range(60):
         best = (-np.inf, None, None)
         start = candidates.source[b]
-        for target in candidates.targets[b].tolist():
+        for target in pool:
             if source.episode[target] == source.episode[start] or source.returns[target] <= source.returns[start]:
                 continue
             for n in range(2, 8):
@@ -146,6 +145,29 @@ def test_steps_match_a_loop_over_dream_and_targets(dreaming, similarity, limit, 
             assert (pairs.target[b], pairs.steps[b]) == best[1:]
         assert pairs.source[b] == start and 2 <= pairs.steps[b] <= 7
     assert 0 < reached < 60 or floor is None
+
+
+@pytest.mark.parametrize("pairs", ["reach", "reference"])
+def test_similarities_in_blocks_are_those_of_one_product(dreaming, pairs, monkeypatch):
+    _, models, source = world()
+    config = dataclasses.replace(CONFIG, pairs=pairs, source_fraction=1.0)
+    candidates = choose_pairs(source, config, 60, seeded(3))
+    whole = estimate_steps(models, source, candidates, config, seeded(4))
+    monkeypatch.setattr(stitch, "_BLOCK", 7 * 6 * candidates.targets.shape[1])
+    blocks = estimate_steps(models, source, candidates, config, seeded(4))
+    torch.testing.assert_close(whole.similarity, blocks.similarity, rtol=1e-5, atol=1e-6)  # other sizes of a product
+    same = (whole.target == blocks.target) & (whole.steps == blocks.steps)
+    assert same.float().mean() > 0.95 and torch.equal(whole.reachable, blocks.reachable)
+
+
+def test_a_shared_pool_is_never_copied(dreaming, monkeypatch):
+    _, models, source = world()
+    candidates = choose_pairs(source, dataclasses.replace(CONFIG, pool=10_000), 60, seeded(3))
+    seen = []
+    closest = stitch._closest
+    monkeypatch.setattr(stitch, "_closest", lambda *args: seen.append(args[2].shape) or closest(*args))
+    estimate_steps(models, source, candidates, CONFIG, seeded(4))
+    assert seen == [(1, candidates.targets.shape[1], 3)]
 
 
 def test_reference_takes_any_target_that_is_similar_enough(dreaming):
@@ -180,7 +202,7 @@ def test_a_fixed_length_needs_no_dream(monkeypatch):
         start, z = candidates.source[b], source.z
         distances = {
             target: (z[target] - z[start]).norm().item()
-            for target in candidates.targets[b].tolist()
+            for target in candidates.targets[0].tolist()
             if source.may_follow(start[None], torch.tensor([target]), 5)
         }
         assert pairs.target[b].item() == min(distances, key=distances.__getitem__)
@@ -219,7 +241,7 @@ class Spy:
 @pytest.mark.parametrize("context", [1, 3])
 @pytest.mark.parametrize("dreamt", [False, True])
 def test_windows_show_the_source_then_the_target(monkeypatch, context, dreamt):
-    monkeypatch.setattr(stitch, "sample", spy := Spy())
+    monkeypatch.setattr(stitch, "draw_windows", spy := Spy())
     data, models, source = world(model_config=with_diffusion(context=context))
     pairs = pairs_of(source)
     target = None if dreamt else pairs.target
@@ -253,7 +275,7 @@ class Net:
 
 
 def test_the_network_is_told_what_lies_past_the_end_of_the_target(monkeypatch):
-    monkeypatch.setattr(stitch, "sample", spy := Spy())
+    monkeypatch.setattr(stitch, "draw_windows", spy := Spy())
     _, models, source = world()
     models = dataclasses.replace(models, diffusion=Net())
     pairs = pairs_of(source)
@@ -270,7 +292,7 @@ def test_the_network_is_told_what_lies_past_the_end_of_the_target(monkeypatch):
 
 
 def test_guidance_extrapolates_from_no_return_to_the_one_asked_for(monkeypatch):
-    monkeypatch.setattr(stitch, "sample", spy := Spy())
+    monkeypatch.setattr(stitch, "draw_windows", spy := Spy())
     _, models, source = world(model_config=with_diffusion(return_dropout=0.25))
     models = dataclasses.replace(models, diffusion=Net())
     pairs = pairs_of(source)
@@ -299,7 +321,7 @@ def test_bridges_keep_both_ends_and_are_padded_with_the_target(normalizer):
 
 
 def test_generated_states_are_the_window_in_order(monkeypatch):
-    monkeypatch.setattr(stitch, "sample", Spy())
+    monkeypatch.setattr(stitch, "draw_windows", Spy())
     _, models, source = world()
     pairs = pairs_of(source)
     states = stitch_states(models, source, pairs, CONFIG, seeded())
@@ -363,7 +385,7 @@ def test_the_verdict_matches_a_loop(limit):
     pairs, s = pairs_of(source), models.scales
     states = stitch_states(models, source, pairs, CONFIG, seeded())
     bridges = wrap_up(models, pairs, states, dataclasses.replace(CONFIG, repair_steps=0))
-    verdict = qualify(models, source, bridges, CONFIG)
+    verdict = judge(models, source, bridges, CONFIG)
     rewards = bridges.rewards.double()
     for b, n in enumerate(pairs.steps.tolist()):
         decoded = s.state.decode(states[b]).double().numpy(), s.action.decode(bridges.actions[b]).double().numpy()
@@ -391,7 +413,7 @@ def test_a_real_window_is_found_faultless():
     rows = starts[:, None] + torch.minimum(torch.arange(9), steps[:, None] + 1)
     pairs = dataclasses.replace(pairs_of(source, 2), source=starts, target=starts + steps + 1, steps=steps)
     config = dataclasses.replace(CONFIG, repair_steps=0)
-    verdict = qualify(models, source, wrap_up(models, pairs, source.z[rows], config), config)
+    verdict = judge(models, source, wrap_up(models, pairs, source.z[rows], config), config)
     assert verdict.errors.max() < 1e-6 and verdict.disagreement.max() < 1e-8
     # Its own rewards, predicted: the return is that of the dataset.
     torch.testing.assert_close(verdict.after, verdict.before, rtol=1e-4, atol=1e-3)

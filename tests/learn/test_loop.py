@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 import errno
 import math
@@ -9,10 +8,9 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from minari_stitch.config import FitConfig
-from minari_stitch.errors import StorageError
-from minari_stitch.learn import loop as train
-from minari_stitch.learn.loop import fit, save_atomically
+from minari_stitch.errors import StorageError, TrainingError
+from minari_stitch.learn import loop
+from minari_stitch.learn.loop import FitConfig, save_atomically, train
 
 CONFIG = FitConfig(
     steps=40, batch_size=8, learning_rate=0.05, warmup=5, ema=0.8, clip=0.5, evaluate_every=7, patience=99
@@ -49,11 +47,11 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("killed_at", [8, 14, 25, 30, 39])
+@pytest.mark.parametrize("killed_at", [2, 8, 14, 25, 30, 39])
 def test_a_killed_fit_goes_on_to_the_same_bits(killed_at, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1.0)
     straight, generator = network(), seeded(1)
-    expected = fit(straight, loss, holdout, CONFIG, generator)
+    expected = train(straight, loss, holdout, CONFIG, generator)
 
     calls = 0
 
@@ -66,13 +64,13 @@ def test_a_killed_fit_goes_on_to_the_same_bits(killed_at, tmp_path, monkeypatch)
 
     checkpoint = tmp_path / "net.checkpoint"
     with pytest.raises(Killed):
-        fit(network(), dying, holdout, CONFIG, seeded(1), checkpoint=checkpoint)
+        train(network(), dying, holdout, CONFIG, seeded(1), checkpoint=checkpoint)
     assert checkpoint.exists()
 
     # A new process: other weights and another generator, all of which the checkpoint replaces.
     resumed, other, calls = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1)), seeded(77), -1000
-    result = fit(resumed, dying, holdout, CONFIG, other, checkpoint=checkpoint)
-    assert calls == -1000 + CONFIG.steps - (killed_at - 1) // 7 * 7, "only what the checkpoint lacks is done again"
+    result = train(resumed, dying, holdout, CONFIG, other, checkpoint=checkpoint)
+    assert calls == -1000 + CONFIG.steps - (killed_at - 1), "only what the checkpoint lacks is done again"
     assert torch.equal(weights(resumed), weights(straight))
     assert result == expected
     assert torch.equal(other.get_state(), generator.get_state())
@@ -81,9 +79,9 @@ def test_a_killed_fit_goes_on_to_the_same_bits(killed_at, tmp_path, monkeypatch)
 
 def test_checkpoints_do_not_change_the_fit(tmp_path, monkeypatch):
     without, often = network(), network()
-    expected = fit(without, loss, holdout, CONFIG, seeded(1))
-    monkeypatch.setattr(train, "_CHECKPOINT_SECONDS", -1.0)
-    assert fit(often, loss, holdout, CONFIG, seeded(1), checkpoint=tmp_path / "checkpoint") == expected
+    expected = train(without, loss, holdout, CONFIG, seeded(1))
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1.0)
+    assert train(often, loss, holdout, CONFIG, seeded(1), checkpoint=tmp_path / "checkpoint") == expected
     assert torch.equal(weights(without), weights(often))
 
 
@@ -93,7 +91,7 @@ def test_a_fit_is_repeatable_and_leaves_the_global_generator_alone():
     nets = [network() for _ in range(3)]
     before = torch.random.get_rng_state()
     for net, seed in zip(nets, (1, 1, 2), strict=True):
-        fit(net, loss, holdout, CONFIG, seeded(seed))
+        train(net, loss, holdout, CONFIG, seeded(seed))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(weights(nets[0]), weights(nets[1])) and not torch.equal(weights(nets[0]), weights(nets[2]))
 
@@ -101,7 +99,7 @@ def test_a_fit_is_repeatable_and_leaves_the_global_generator_alone():
 def test_a_fit_learns():
     net = network()
     before = holdout(net).item()
-    result = fit(net, loss, holdout, dataclasses.replace(CONFIG, steps=300, evaluate_every=50, ema=0.95), seeded())
+    result = train(net, loss, holdout, dataclasses.replace(CONFIG, steps=300, evaluate_every=50, ema=0.95), seeded())
     assert result.holdout < 0.6 * before
     assert result.holdout == min(held_out for _, _, held_out in result.history)
     assert holdout(net).item() == pytest.approx(result.holdout, rel=1e-6)
@@ -122,7 +120,7 @@ def test_the_held_out_loss_is_that_of_the_average():
         return holdout(net)
 
     config = dataclasses.replace(CONFIG, steps=30, evaluate_every=1)
-    fit(network(), recording, watching, config, seeded())
+    train(network(), recording, watching, config, seeded())
     expected = trained[0].double()
     for step in range(1, 30):
         decay = min(config.ema, step / (step + 10))
@@ -140,7 +138,7 @@ def test_early_stopping_keeps_the_best_average(script):
         return torch.tensor(float(script[len(seen) - 1]))
 
     net = network()
-    result = fit(net, loss, scripted, dataclasses.replace(CONFIG, patience=3, steps=1000), seeded())
+    result = train(net, loss, scripted, dataclasses.replace(CONFIG, patience=3, steps=1000), seeded())
     assert len(seen) == len(script) and result.steps == 7 * len(script)
     assert result.holdout == min(script)
     assert torch.equal(weights(net), seen[script.index(min(script))])
@@ -153,7 +151,7 @@ def test_the_history_holds_the_mean_loss_of_each_interval():
         values.append(loss(net, generator))
         return values[-1]
 
-    result = fit(network(), recording, holdout, CONFIG, seeded())
+    result = train(network(), recording, holdout, CONFIG, seeded())
     assert [step for step, _, _ in result.history] == [7, 14, 21, 28, 35, 40]
     for start, (stop, mean, _) in zip((0, 7, 14, 21, 28, 35), result.history, strict=True):
         assert mean == pytest.approx(sum(value.item() for value in values[start:stop]) / (stop - start), rel=1e-5)
@@ -168,7 +166,7 @@ def test_the_rate_warms_up_and_falls_to_a_hundredth():
         positions.append(weights(net)[0].double().item())
         return sum(parameter.sum() for parameter in net.parameters())
 
-    fit(network(), constant, holdout, config, seeded())
+    train(network(), constant, holdout, config, seeded())
     for step in range(199):
         cosine = (1 + math.cos(math.pi * step / 200)) / 2
         expected = 0.05 * min(1, (step + 1) / 20) * (0.01 + 0.99 * cosine)
@@ -184,7 +182,7 @@ def test_gradients_are_clipped():
 
     handle = register_optimizer_step_pre_hook(norm)
     try:
-        fit(network(), lambda net, generator: 1000 * loss(net, generator), holdout, CONFIG, seeded())
+        train(network(), lambda net, generator: 1000 * loss(net, generator), holdout, CONFIG, seeded())
     finally:
         handle.remove()
     assert norms == pytest.approx([CONFIG.clip] * CONFIG.steps, rel=1e-3)
@@ -193,7 +191,7 @@ def test_gradients_are_clipped():
 def test_progress_is_told_now_and_then_and_at_the_end():
     calls = []
     config = dataclasses.replace(CONFIG, steps=25)
-    fit(network(), loss, holdout, config, seeded(), stage="demo", progress=lambda *args: calls.append(args))
+    train(network(), loss, holdout, config, seeded(), stage="demo", progress=lambda *args: calls.append(args))
     assert calls == [("demo", 10, 25), ("demo", 20, 25), ("demo", 25, 25)]
 
 
@@ -206,7 +204,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        with pytest.raises(StorageError, match=r"value.pt \(No space left on device\).*--run-dir"):
+        with pytest.raises(StorageError, match=r"value.pt \(No space left on device\).*run directory"):
             save_atomically({"a": 2}, path)
     assert torch.load(path, weights_only=True) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
@@ -216,16 +214,22 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     path = tmp_path / "net.checkpoint"
     path.write_bytes(b"half a checkpo")
     with pytest.raises(StorageError, match="net.checkpoint cannot be read .* Remove it"):
-        fit(network(), loss, holdout, CONFIG, seeded(), checkpoint=path)
+        train(network(), loss, holdout, CONFIG, seeded(), checkpoint=path)
 
 
-def test_a_fit_without_an_improvement_keeps_the_last_average():
-    seen = []
+@pytest.mark.parametrize("where", ["held out", "training"])
+def test_a_diverged_fit_is_an_error_and_leaves_nothing(where, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1.0)
+    checkpoint, calls = tmp_path / "net.checkpoint", 0
 
-    def diverged(net):
-        seen.append(copy.deepcopy(weights(net)))
-        return torch.tensor(math.nan)
+    def diverges(net, generator):
+        nonlocal calls
+        calls += 1
+        return loss(net, generator) * (math.nan if where == "training" and calls > 20 else 1.0)
 
-    net = network()
-    result = fit(net, loss, diverged, dataclasses.replace(CONFIG, patience=2), seeded())
-    assert result.steps == 14 and torch.equal(weights(net), seen[-1])
+    def ends(net):
+        return holdout(net) * (math.inf if where == "held out" and calls > 20 else 1.0)
+
+    with pytest.raises(TrainingError, match=r"train net diverged: at step 21 of 40 .* learning_rate=0.05"):
+        train(network(), diverges, ends, CONFIG, seeded(), stage="train net", checkpoint=checkpoint)
+    assert list(tmp_path.iterdir()) == []

@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from linear import TINY
 from torch import nn
 
+from minari_stitch.baselines.denoiser import ResidualMLP
 from minari_stitch.diffstitch.models import NETWORKS, build
-from minari_stitch.learn.nets import MLP, ResidualMLP, TemporalUNet, initialise
+from minari_stitch.diffstitch.unet import TemporalUNet
+from minari_stitch.learn.nets import MLP, initialise
 
 
 def seeded(seed=0):

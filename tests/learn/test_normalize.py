@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from minari_stitch.learn.normalize import Affine, fit, fit_affine
+from minari_stitch.learn.normalize import Affine, fit_affine, fit_normalizer
 
 KINDS = ("standard", "minmax", "cdf")
 
@@ -26,7 +26,7 @@ def rows():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_data_come_back(rows, kind, dtype):
-    norm = fit(rows.astype(dtype), kind)
+    norm = fit_normalizer(rows.astype(dtype), kind)
     x = torch.tensor(rows, dtype=torch.float32)
     z = norm.encode(x)
     assert z.shape == x.shape and z.dtype == torch.float32 and z.isfinite().all()
@@ -36,7 +36,7 @@ def test_data_come_back(rows, kind, dtype):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_leading_shape_is_kept(rows, kind):
-    norm = fit(rows, kind)
+    norm = fit_normalizer(rows, kind)
     x = torch.tensor(rows[:24], dtype=torch.float32)
     for shape in ((4, 6, 5), (2, 3, 4, 5)):
         torch.testing.assert_close(norm.encode(x.reshape(shape)), norm.encode(x).reshape(shape), rtol=0, atol=0)
@@ -46,7 +46,7 @@ def test_any_leading_shape_is_kept(rows, kind):
 
 
 def test_standard_gives_zero_mean_and_unit_variance(rows):
-    z = fit(rows).encode(torch.tensor(rows, dtype=torch.float32)).double().numpy()
+    z = fit_normalizer(rows).encode(torch.tensor(rows, dtype=torch.float32)).double().numpy()
     varied = [0, 1, 3, 4]
     np.testing.assert_allclose(z[:, varied].mean(0), 0, atol=1e-3)
     np.testing.assert_allclose(z[:, varied].std(0), 1, atol=1e-3)
@@ -55,13 +55,13 @@ def test_standard_gives_zero_mean_and_unit_variance(rows):
 def test_standard_statistics_are_those_of_float64():
     # In float32 the mean of many equal large values drifts.
     rows = np.tile(np.float32([16777.1, 16777.3]), 100_000)[:, None]
-    norm = fit(rows)
+    norm = fit_normalizer(rows)
     assert norm.shift.item() == np.float32(rows.astype(np.float64).mean())
     assert norm.scale.item() == pytest.approx(rows.astype(np.float64).std(), rel=1e-6)
 
 
 def test_minmax_maps_the_extremes_to_minus_one_and_one(rows):
-    z = fit(rows, "minmax").encode(torch.tensor(rows, dtype=torch.float32))
+    z = fit_normalizer(rows, "minmax").encode(torch.tensor(rows, dtype=torch.float32))
     varied = [0, 1, 3, 4]
     torch.testing.assert_close(z[:, varied].amin(0), -torch.ones(4), atol=1e-3, rtol=0)
     torch.testing.assert_close(z[:, varied].amax(0), torch.ones(4), atol=1e-3, rtol=0)
@@ -82,7 +82,7 @@ def test_a_nearly_constant_column_is_still_scaled():
 
 
 def test_cdf_is_monotone_and_uniform_on_the_data(rows):
-    norm = fit(rows, "cdf")
+    norm = fit_normalizer(rows, "cdf")
     grid = np.linspace(rows.min(0) - 1, rows.max(0) + 1, 5000)
     z = norm.encode(torch.tensor(grid, dtype=torch.float32))
     assert (z.diff(dim=0) >= 0).all() and z.min() == -1 and z.max() == 1
@@ -95,7 +95,7 @@ def test_cdf_is_monotone_and_uniform_on_the_data(rows):
 
 def test_cdf_agrees_with_interpolation_between_quantiles():
     rows = np.random.default_rng(1).gamma(2, size=(500, 2))
-    norm = fit(rows, "cdf")
+    norm = fit_normalizer(rows, "cdf")
     shares = np.linspace(0, 1, 1001)
     for column in range(2):
         knots = np.quantile(rows[:, column], shares)
@@ -112,5 +112,5 @@ def test_affine_is_what_it_says_and_moves_to_a_device():
     norm = Affine(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 4.0]))
     assert norm.encode(torch.tensor([2.0, 2.0])).tolist() == [2.0, 0.0]
     assert norm.decode(torch.tensor([2.0, -1.0])).tolist() == [2.0, -2.0]
-    for moved in (norm.to("meta"), fit(np.eye(3), "cdf").to("meta")):
+    for moved in (norm.to("meta"), fit_normalizer(np.eye(3), "cdf").to("meta")):
         assert all(value.device.type == "meta" for value in vars(moved).values())

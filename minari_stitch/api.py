@@ -1,0 +1,295 @@
+"""What a script calls: datasets in, a new dataset out; everything else by keyword."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from minari_stitch import pipeline
+from minari_stitch.config import adjust
+from minari_stitch.data import minari_io
+from minari_stitch.data import mix as mixing
+from minari_stitch.data.minari_io import Dataset, MinariDataset
+from minari_stitch.data.mix import Mixed
+from minari_stitch.diffstitch.transform import DiffStitch
+from minari_stitch.errors import ConfigError
+from minari_stitch.pipeline import Augmented
+from minari_stitch.progress import Bars, Progress
+from minari_stitch.run import Precision, Run
+from minari_stitch.sim import d4rl, demo
+from minari_stitch.sim.d4rl import Imported
+from minari_stitch.transform import Transform
+
+AnyDataset = str | MinariDataset | Dataset | Augmented
+
+Reporting = Progress | Literal[False] | None
+"""A callback, False for silence, or None for bars on a terminal and in a notebook."""
+
+
+def augment(
+    dataset: AnyDataset,
+    transform: Transform | None = None,
+    *,
+    delta: float | None = None,
+    form: Literal["full", "bridge"] | None = None,
+    pairs: Literal["reach", "paper", "reference"] | None = None,
+    n_steps: int | None = None,
+    output_id: str | None = None,
+    include_original: bool = False,
+    seed: int = 0,
+    workers: int = 1,
+    threads: int | None = None,
+    device: str = "auto",
+    precision: Precision | None = None,
+    run_dir: str | Path | None = None,
+    skip_invalid: bool = False,
+    progress: Reporting = None,
+) -> Augmented:
+    """Write a new Minari dataset of stitched (or otherwise synthetic) episodes made from a dataset.
+
+    The same call goes on where a killed one was, and another `delta` or `n_steps` reuses its models and bridges.
+
+    Args:
+        dataset: Minari dataset id, a `demo/` id, or an open `minari.MinariDataset`, whose filtered view counts.
+        transform: The method with its settings; by default `DiffStitch` at the size for the device.
+        delta: Largest error of a bridge: squared distance, summed over dimensions, in standardised state space.
+        form: Whole stitched episodes, or only each bridge with a little real context.
+        pairs: How targets are chosen, see `StitchConfig`.
+        n_steps: Environment steps to write at least; by default as many as the source has.
+        output_id: Id of the new dataset; by default the source's name with a suffix, in the next free version.
+        include_original: Write the source's own episodes first (the paper's D* = D u D_aug, section 4.2).
+        seed: Seed of everything.
+        workers: Processes; the result does not depend on it. More than 1 need a `__main__` guard in a script.
+        threads: Threads of each training process, which change the last bits; by default half the cores.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        precision: Of the diffusion network; by default `bf16` on CUDA and `fp32` elsewhere.
+        run_dir: Where models and proposals are kept; by default beside the datasets.
+        skip_invalid: Leave invalid episodes out instead of refusing the dataset.
+        progress: Called as `progress(stage, done, total)`; by default bars on a terminal and in a notebook, and
+            False for silence. What it raises ends the work, which the same call takes up again.
+
+    Returns:
+        What was written; `load()` opens it.
+
+    Raises:
+        StitchError: One of its kinds, each with a remedy; nothing is left behind.
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> made = ms.augment("toy/walk-v0", ms.Resample(), n_steps=100)
+        >>> made.dataset_id, made.n_steps >= 100
+        ('toy/walk-resampled-v0', True)
+    """
+    device = chosen_device(device)
+    on_gpu = device.startswith("cuda")
+    method = with_shortcuts(transform, on_gpu, delta=delta, form=form, pairs=pairs)
+    if n_steps is not None and n_steps < 1:
+        raise ConfigError(f"n_steps={n_steps} is not possible: ask for at least 1")
+    if output_id is not None:
+        minari_io.check_output_id(output_id)
+    options = {} if threads is None else {"threads": threads}
+    with _reports(progress) as report:
+        run = Run(
+            directory=Path(),
+            seed=seed,
+            device=device,
+            precision=precision or ("bf16" if on_gpu else "fp32"),
+            workers=workers,
+            progress=report,
+            **options,
+        )
+        source = read(dataset, skip_invalid=skip_invalid, workers=workers, progress=report or False)
+        directory = pipeline.default_run_directory(source) if run_dir is None else Path(run_dir)
+        run = replace(run, directory=directory)
+        return pipeline.augment(
+            source, method, run, n_steps=n_steps, output_id=output_id, include_original=include_original
+        )
+
+
+def filter(dataset: AnyDataset, *, delta: float, output_id: str | None = None) -> Augmented:  # noqa: A001
+    """Write the part of a stitched dataset that qualifies at a smaller delta (Eq. 10); no model is needed.
+
+    Args:
+        dataset: What `augment` returned, its id, or an open `minari.MinariDataset`.
+        delta: The smaller threshold: squared distance, summed over dimensions, in standardised state space.
+        output_id: Id of the new dataset; by default the next free version of the same name.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ConfigError: delta is not positive and smaller than the one the dataset was made with.
+        InvalidDataError: The dataset was not written by `augment`.
+        LowAcceptanceError: Nothing qualifies.
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> ms.filter("toy/walk-stitched-v0", delta=4).dataset_id
+        'toy/walk-stitched-v1'
+    """
+    return pipeline.refilter(read(dataset, download=False, keep_infos=True), delta, output_id=output_id)
+
+
+def mix(
+    datasets: Sequence[AnyDataset],
+    output_id: str | None = None,
+    *,
+    fraction: float | None = None,
+    seed: int = 0,
+    scores_of: str | None = None,
+    skip_invalid: bool = False,
+    progress: Reporting = None,
+) -> Mixed:
+    """Write the episodes of several datasets, or a share of each, as a new one.
+
+    Args:
+        datasets: Ids, or open `minari.MinariDataset` objects, whose filtered views count.
+        output_id: Id of the new dataset; only a share of a single one has a default (`NAME-20pct-v0`).
+        fraction: Of each dataset, take whole episodes at random with this share of its steps, in (0, 1].
+        seed: Seed of that choice.
+        scores_of: Id of the dataset whose reference scores count, where they differ.
+        skip_invalid: Leave invalid episodes out instead of refusing a dataset.
+        progress: See `augment`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        StitchError: One of its kinds, each with a remedy.
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> ms.mix(["toy/walk-v0"], fraction=0.5).dataset_id
+        'toy/walk-50pct-v0'
+    """
+    if isinstance(datasets, str):
+        raise ConfigError(f"datasets={datasets!r} is not possible: give a list, such as [{datasets!r}]")
+    if output_id is not None:
+        minari_io.check_output_id(output_id)
+    with _reports(progress) as report:
+        sources = [
+            read(dataset, skip_invalid=skip_invalid, keep_infos=True, progress=report or False) for dataset in datasets
+        ]
+        return mixing.mix(
+            sources,
+            output_id=output_id,
+            fraction=fraction,
+            seed=seed,
+            scores_of=scores_of,
+            progress=report and partial(report, "write"),
+        )
+
+
+def import_d4rl(file: str | Path, *, env: str, dataset_id: str | None = None, progress: Reporting = None) -> Imported:
+    """Write an HDF5 file of D4RL (v0 to v2) as a Minari dataset, with the environment that has its physics.
+
+    Args:
+        file: The HDF5 file.
+        env: `hopper`, `halfcheetah`, `walker2d`, `pen`, or a Gymnasium id of an environment with Box observations.
+        dataset_id: Id of the new dataset; by default by the file's name.
+        progress: See `augment`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        StitchError: One of its kinds, each with a remedy.
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> ms.import_d4rl("missing.hdf5", env="hopper")
+        Traceback (most recent call last):
+        minari_stitch.errors.DatasetNotFoundError: There is no file missing.hdf5. Check the path.
+    """
+    with _reports(progress) as report:
+        write = report and partial(report, "write")
+        return d4rl.import_d4rl(Path(file), env=env, dataset_id=dataset_id, progress=write)
+
+
+def read(
+    dataset: AnyDataset,
+    *,
+    skip_invalid: bool = False,
+    download: bool = True,
+    keep_infos: bool = False,
+    demo_steps: int | None = None,
+    workers: int = 1,
+    progress: Reporting = None,
+) -> Dataset:
+    """A dataset in memory, as every function here takes it too: flat arrays, spaces, environment and metadata.
+
+    Args:
+        dataset: Minari dataset id, a `demo/` id, which is rolled out on first use, an open `minari.MinariDataset`, or
+            what `augment` returned.
+        skip_invalid: Leave invalid episodes out instead of refusing the dataset.
+        download: Fetch what is not local.
+        keep_infos: Keep infos and episode metadata.
+        demo_steps: Environment steps of a demo dataset that is made now; by default 200,000.
+        workers: Processes that roll a demo dataset out.
+        progress: See `augment`.
+
+    Returns:
+        The dataset; `episodes.observations` is `(N + E, S)` for N steps of E episodes, `episodes.actions` `(N, A)`.
+
+    Raises:
+        StitchError: One of its kinds, each with a remedy.
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> ms.read("toy/walk-v0").episodes.actions.shape
+        (360, 2)
+    """
+    if isinstance(dataset, Dataset):
+        return dataset
+    if isinstance(dataset, Augmented):
+        dataset = dataset.dataset_id
+    if isinstance(dataset, str) and demo.is_demo_id(dataset):
+        with _reports(progress) as report:
+            made = report and partial(report, "roll out")
+            demo.ensure(dataset, n_steps=demo_steps, workers=workers, progress=made)
+    elif demo_steps is not None:
+        raise ConfigError(f"demo_steps={demo_steps} is not possible: {dataset!r} is not a demo dataset")
+    return minari_io.read(dataset, skip_invalid=skip_invalid, download=download, keep_infos=keep_infos)
+
+
+def chosen_device(device: str) -> str:
+    """`auto` is CUDA where there is one, else the CPU."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def with_shortcuts(transform: Transform | None, on_gpu: bool, **values: Any) -> Transform:
+    """The method, by default DiffStitch at the size for the device, with shortcuts put in their place.
+
+    Raises:
+        ConfigError: It is no transform, or has no such setting.
+    """
+    transform = DiffStitch.preset("full" if on_gpu else "fast") if transform is None else transform
+    if not isinstance(transform, Transform):
+        kind = f"the class {transform.__name__}" if isinstance(transform, type) else f"a {type(transform).__name__}"
+        raise ConfigError(f"transform is {kind}: give an instance, such as DiffStitch() or DiffStitch.preset('fast')")
+    given = {name: value for name, value in values.items() if value is not None}
+    if unknown := [name for name in given if name not in transform.shortcuts]:
+        raise ConfigError(f"{', '.join(unknown)} is not possible with {transform.name}, which has no such setting")
+    return adjust(transform, {transform.shortcuts[name]: value for name, value in given.items()})
+
+
+@contextlib.contextmanager
+def _reports(progress: Reporting) -> Iterator[Progress | None]:
+    """The callback that is meant."""
+    if progress is None:
+        with Bars() as bars:
+            yield bars
+    elif progress is False:
+        yield None
+    elif callable(progress):
+        yield progress
+    else:
+        raise ConfigError(f"progress={progress!r} is not possible: give a function of (stage, done, total), or False")

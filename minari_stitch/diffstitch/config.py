@@ -1,0 +1,166 @@
+"""DiffStitch's settings; where paper and released code differ, each says what they use."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from minari_stitch.config import Count, Decay, NonNegative, Positive, Share, settings
+from minari_stitch.diffstitch.diffusion import MaskKind, Parametrisation
+from minari_stitch.errors import ConfigError
+from minari_stitch.learn.loop import FitConfig
+from minari_stitch.learn.normalize import NormalizerKind
+
+
+@settings
+class DiffusionConfig:
+    """The generative model G of section 4.2."""
+
+    horizon: Count = 32
+    """H, states in a window (paper: 100; pen 55)."""
+    context: Count = 1
+    """Real states of the source shown before the bridge, its start included (paper: 1)."""
+    diffusion_steps: Annotated[int, Field(ge=2)] = 100
+    """K (paper: 100)."""
+    parametrisation: Parametrisation = "v"
+    """What the network predicts (paper: eps)."""
+    normalizer: NormalizerKind = "standard"
+    """Space of the windows (released code: cdf)."""
+    mask: MaskKind = "inference"
+    """Training masks: what stitching asks for, two hidden intervals (paper), or one shown block (released code)."""
+    edge_weight: Positive = 1.0
+    """Loss weight of hidden states next to given ones."""
+    width: Annotated[int, Field(ge=4, multiple_of=2)] = 32
+    """Channels of the U-Net's first level (released code: 128)."""
+    multipliers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4)
+    """Channels of each level in units of `width` (released code: 1, 4, 8)."""
+    kernel: Count = 5
+    """Odd kernel size (released code: 5)."""
+    return_dropout: Decay = 0.0
+    """Share of windows trained without their return; 0 trains no return condition (released code: 0.25)."""
+    returns_scale: Positive = 400.0
+    """Divisor of the discounted return that conditions the network (released code: 400)."""
+    fit: FitConfig = field(default_factory=lambda: FitConfig(steps=3000, batch_size=64, learning_rate=1e-3))
+    """Training of the U-Net."""
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit together."""
+        factor = 2 ** (len(self.multipliers) - 1)
+        if self.horizon % factor:
+            below, above = self.horizon // factor * factor, -(-self.horizon // factor) * factor
+            raise ConfigError(
+                f"horizon={self.horizon} is not possible: a U-Net of {len(self.multipliers)} levels needs a multiple "
+                f"of {factor}; use {below} or {above}"
+            )
+        if self.horizon < self.context + 3:
+            raise ConfigError(f"horizon={self.horizon} is not possible: use at least {self.context + 3}")
+        if self.kernel % 2 == 0:
+            raise ConfigError(f"kernel={self.kernel} is not possible: use an odd size")
+
+
+@settings
+class ModelConfig:
+    """All networks of section 4.2; everything that decides what training yields."""
+
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    """The generative model."""
+    hidden: Count = 256
+    """Width of the hidden layers."""
+    members: Count = 4
+    """Dynamics networks. The last `judges` of them only qualify and never repair (paper: 1; released code: 7)."""
+    judges: Count = 2
+    """Dynamics networks that qualification listens to; all of them where nothing is repaired or drawn twice."""
+    dynamics: FitConfig = field(default_factory=lambda: FitConfig(steps=10_000, batch_size=256, learning_rate=1e-3))
+    """Training of f_omega."""
+    inverse: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch_size=256, learning_rate=1e-3))
+    """Training of f_psi."""
+    reward: FitConfig = field(default_factory=lambda: FitConfig(steps=3000, batch_size=256, learning_rate=1e-3))
+    """Training of f_phi."""
+    termination: FitConfig = field(default_factory=lambda: FitConfig(steps=2000, batch_size=256, learning_rate=1e-3))
+    """Training of the classifier of terminations (released code)."""
+
+    def __post_init__(self) -> None:
+        """Refuse more judges than networks."""
+        if self.judges > self.members:
+            raise ConfigError(f"judges={self.judges} is not possible: use 1 to members={self.members}")
+
+
+@settings
+class StitchConfig:
+    """How pairs are chosen and bridged; everything that decides what a chunk of proposals holds."""
+
+    pairs: Literal["reach", "paper", "reference"] = "reach"
+    """`paper`: random low to random high. `reference`: released code. `reach`: targets the dream comes close to."""
+    similarity: Literal["euclidean", "cosine"] = "euclidean"
+    """How a dreamed state is compared with a target (paper: cosine)."""
+    min_similarity: float | None = None
+    """Pairs below are unreachable (released code: cosine 0.8 to 0.9); None keeps all."""
+    literal_delta: bool = False
+    """Delta is the index of the most similar dreamed state (Eq. 4; paper and released code). By default it is one
+    less: so many states lie between, and the target stands where the dream came closest to it."""
+    source_fraction: Share = 0.7
+    """Sources come from this lowest share of states by discounted return-to-go (`reference`: the highest)."""
+    target_fraction: Share = 0.3
+    """Targets come from this highest share of states by discounted return-to-go (released code: 0.02)."""
+    pool: Count = 4096
+    """Targets compared with each dream (released code: 512)."""
+    fixed_steps: Count | None = None
+    """Bridge length without estimation (figure 5, -TEstimation: 40)."""
+    min_bridge: Count = 4
+    """Fewest generated states (released code: 10)."""
+    max_bridge: Count = 24
+    """Most generated states (released code: 39; paper: H - 2)."""
+    sampler_steps: Count = 10
+    """Denoising steps (paper: K = 100)."""
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """0: DDIM; 1 with K steps: the paper's ancestral sampler."""
+    temperature: Positive = 1.0
+    """Scale of the sampler's noise (released code: 0.5)."""
+    guidance: NonNegative = 0.0
+    """Classifier-free guidance weight towards `target_return` (released code: 1.2)."""
+    target_return: float = 0.9
+    """Scaled return asked for when guided (released code: 0.35 to 0.92)."""
+    draws: Count = 1
+    """Bridges drawn for each pair; the truest by the repairing networks is kept."""
+    repair_steps: Annotated[int, Field(ge=0)] = 150
+    """Gradient steps that pull a bridge onto the dynamics model; 0 leaves it as generated (paper)."""
+    discount: Share = 0.99
+    """Gamma of returns-to-go."""
+    chunk: Count = 64
+    """Pairs proposed together, from one generator."""
+
+    def __post_init__(self) -> None:
+        """Refuse an empty range."""
+        if self.max_bridge < self.min_bridge:
+            raise ConfigError(f"max_bridge={self.max_bridge} is not possible: use at least min_bridge")
+
+    @property
+    def longest(self) -> int:
+        """Most generated states of a bridge."""
+        return self.max_bridge if self.fixed_steps is None else self.fixed_steps
+
+    @property
+    def shortest(self) -> int:
+        """Fewest generated states of a bridge."""
+        return self.min_bridge if self.fixed_steps is None else self.fixed_steps
+
+    @property
+    def needs_repairers(self) -> bool:
+        """Whether dynamics networks that do not judge are asked for."""
+        return self.repair_steps > 0 or self.draws > 1
+
+
+@settings
+class QualifyConfig:
+    """Which bridges are accepted."""
+
+    delta: Positive = 2.0
+    """Largest squared distance, in standardised state space, of a state from its prediction (Eq. 10)."""
+    termination: Share = 0.5
+    """A predicted probability of an end inside the bridge that rejects it; of 1 none does (paper)."""
+    disagreement: bool = True
+    """Reject too where the variance between the judges reaches delta (paper: only their prediction counts)."""
+    better: bool = True
+    """Reject what does not raise the discounted return of the source (released code; the paper does not ask)."""
