@@ -122,7 +122,7 @@ def read(dataset_id: str, *, skip_invalid: bool = False, download: bool = True, 
             ids.append(raw["id"])
     report = ValidationReport(source.total_episodes, problems)
     if problems and not skip_invalid:
-        raise InvalidDataError(f"Dataset {dataset_id!r}: {report}\nLeave them out with --skip-invalid.")
+        raise InvalidDataError(f"Dataset {dataset_id!r}: {report}\nLeave them out with skip_invalid.")
     if not parts:
         raise InvalidDataError(f"Dataset {dataset_id!r} holds nothing valid: {report}\nChoose another one.")
     if keep_infos:

@@ -178,14 +178,14 @@ def _scores(datasets: Sequence[Dataset], scores_of: str | None) -> dict[str, Any
         if differing != scores:
             raise InvalidDataError(
                 f"{first!r} and {other!r} have different reference scores: {list(scores.values())[:2]} and "
-                f"{list(differing.values())[:2]}. Say with --scores-of ID whose count."
+                f"{list(differing.values())[:2]}. Say with scores_of whose count."
             )
     return scores
 
 
 def _default_id(datasets: Sequence[Dataset], fraction: float | None) -> str:
     if len(datasets) > 1 or fraction is None:
-        raise ConfigError("The mix has no name: give it one with --dataset-id, for example mixed/hopper-v0.")
+        raise ConfigError("The mix has no name: choose a dataset id, for example mixed/hopper-v0.")
     return minari_io.next_id(datasets[0].dataset_id, f"{100 * fraction:g}pct".replace(".", "_"))
 
 

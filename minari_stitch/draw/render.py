@@ -86,7 +86,7 @@ def render_episode(
         return [_save(figure, path)]
     if stitched.env_spec is None:
         raise RenderError(
-            f"{stitched.dataset_id} does not say its environment, so nothing of it but --returns is drawn"
+            f"{stitched.dataset_id} does not say its environment, so nothing of it but its returns can be drawn"
         )
     strip = seam.spread(frames, context)
     first, last = max(0, seam.begin - context), min(len(seam.observations) - 1, seam.end + context)
@@ -186,7 +186,7 @@ def _writing(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise RenderError(f"Cannot write {path} ({error}); choose a folder with --output") from error
+        raise RenderError(f"Cannot write {path} ({error}); choose another folder") from error
 
 
 def _stem(dataset_id: str) -> str:

@@ -124,7 +124,7 @@ def import_d4rl(
         if (shape := getattr(rows, name).shape)[1] != width:
             raise InvalidDataError(
                 f"{path}: {name} have shape {shape}, but {spec.id} wants (N, {width}). Name the environment of the "
-                f"file with --env: {_choices()}."
+                f"file: {_choices()}."
             )
     inside = np.clip(rows.actions, actions.low, actions.high).astype(rows.actions.dtype)
     cut = Cut.of(rows, spec.max_episode_steps)
@@ -170,7 +170,7 @@ def default_id(path: Path, env_id: str) -> str:
     Raises:
         DatasetIdError: The name does not have that form, or names another environment.
     """
-    remedy = "Name the new dataset with --dataset-id, for example d4rl/hopper/medium-v2."
+    remedy = "Choose a dataset id, for example d4rl/hopper/medium-v2."
     stem = path.stem.lower().replace("_", "-").removesuffix("-clipped")
     version = re.search(r"-v(\d+)(?=-|$)", stem)
     name = stem.replace(version[0], "", 1) if version else stem
@@ -178,7 +178,9 @@ def default_id(path: Path, env_id: str) -> str:
     found = {"walker": "walker2d"}.get(found, found)
     wanted = _key(env_id)
     if found in BENCHMARKS and found != wanted:  # some differ in nothing else: halfcheetah and walker2d
-        raise DatasetIdError(f"The file name {path.name!r} says {found}, and --env says {env_id}. Correct it. {remedy}")
+        raise DatasetIdError(
+            f"The file name {path.name!r} says {found}, but the environment named is {env_id}. Correct it. {remedy}"
+        )
     if (wanted or found) != found or not re.fullmatch(r"[a-z0-9]{2,}", found) or not re.fullmatch(r"[-\w]+", kind):
         raise DatasetIdError(f"The file name {path.name!r} does not say which data of {env_id} it holds. {remedy}")
     return f"d4rl/{found}/{_KINDS.get(kind, kind)}-v{version[1] if version else 0}"

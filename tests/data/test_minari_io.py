@@ -216,7 +216,7 @@ def test_an_invalid_dataset_is_refused_with_the_places_and_the_remedy(broken):
     with pytest.raises(InvalidDataError) as error:
         minari_io.read(broken)
     message = str(error.value)
-    assert "3 of 5 episodes are invalid" in message and "--skip-invalid" in message
+    assert "3 of 5 episodes are invalid" in message and "Leave them out with skip_invalid." in message
     assert "episode 1: observations have shape (10, 3) where 10 rewards want (11, 3)" in message
     assert "episode 2, step" in message and "episode 3, step 0: rewards is nan" in message
     with pytest.raises(InvalidDataError, match="the last step does not end the episode"):

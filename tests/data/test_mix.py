@@ -281,7 +281,7 @@ def test_datasets_of_different_kinds_are_refused(pair, datasets_path, change, sa
 def test_different_reference_scores_need_a_word(pair):
     toy.write(toy.walks(2), "toy/other-v0", ref_min_score=5.0, ref_max_score=9.0)
     words = [A, B, "toy/other-v0", "--dataset-id", BOTH]
-    says = [f"'{A}' and 'toy/other-v0' have different reference scores: [0.0, None] and [5.0, 9.0]", "--scores-of ID"]
+    says = [f"'{A}' and 'toy/other-v0' have different reference scores: [0.0, None] and [5.0, 9.0]", "scores_of"]
     refused(*words, kind="InvalidDataError", says=says)
     refused(*words, "--scores-of", "toy/none-v0", kind="ConfigError", says=[f"choose one of {A}, {B}, toy/other-v0"])
     toy.ok(*["mix", *words], "--scores-of", "toy/other-v0")
@@ -312,13 +312,13 @@ def test_an_evaluation_environment_is_kept_where_all_agree(pair):
 @pytest.mark.parametrize(
     ("words", "kind", "says"),
     [
-        ([A, B], "ConfigError", ["no name", "--dataset-id"]),
-        ([A], "ConfigError", ["no name", "--dataset-id"]),
+        ([A, B], "ConfigError", ["no name", "choose a dataset id"]),
+        ([A], "ConfigError", ["no name", "choose a dataset id"]),
         ([A, "--fraction", "0"], "ConfigError", ["fraction=0 is not possible"]),
         ([A, "--fraction", "1.5"], "ConfigError", ["fraction=1.5 is not possible"]),
         ([A, "--fraction", "nan"], "ConfigError", ["fraction=nan is not possible"]),
         ([A, "--fraction", "0.5", "--seed", "-1"], "ConfigError", ["seed=-1 is not possible"]),
-        ([A, "--dataset-id", B], "DatasetIdError", ["is taken", "--dataset-id"]),
+        ([A, "--dataset-id", B], "DatasetIdError", ["is taken", "Choose another dataset id"]),
         ([A, "--dataset-id", "x"], "DatasetIdError", ["has no version"]),
         ([A, "toy/none-v0", "--dataset-id", BOTH], "DatasetNotFoundError", ["'toy/none-v0'", "minari download"]),
         (["demo/none-v0", A, "--dataset-id", BOTH], "DatasetIdError", ["no demo dataset 'demo/none-v0'"]),
@@ -338,7 +338,7 @@ def test_the_function_refuses_nothing():
 
 def test_invalid_episodes_are_left_out_on_request(pair):
     toy.spoil(A, episode=2)
-    refused(A, B, "--dataset-id", BOTH, kind="InvalidDataError", says=["episode 2, step 3", "--skip-invalid"])
+    refused(A, B, "--dataset-id", BOTH, kind="InvalidDataError", says=["episode 2, step 3", "skip_invalid"])
     made = json.loads(toy.ok("mix", A, B, "--dataset-id", BOTH, "--skip-invalid", "--json").stdout)
     assert made["n_episodes"] == 7
     assert [row["mixed_episode"] for row in read(BOTH).episodes.metadata][:4] == [0, 1, 3, 4]

@@ -126,7 +126,7 @@ def test_missing_opengl_names_what_to_install(monkeypatch, hops, tmp_path):
     write(hops, [join(*hops)], env_id="Hopper-v5")
     result = toy.invoke("render", "test/joined-v0", "--output", tmp_path)
     assert result.exit_code == 1 and tried == ["egl", "osmesa"]
-    for word in ("RenderError", "egl or osmesa", "libegl1", "libosmesa6", "MUJOCO_GL=egl", "--returns"):
+    for word in ("RenderError", "egl or osmesa", "libegl1", "libosmesa6", "MUJOCO_GL=egl", "returns need neither"):
         assert word in result.stderr
     # What needs no OpenGL is drawn all the same.
     (file,) = toy.ok("render", "test/joined-v0", "--returns", "--output", tmp_path).stdout.split()
@@ -244,7 +244,7 @@ def test_errors_name_the_value_and_the_remedy(stitched, tmp_path):
     for words, message in {
         ("--episode", count): f"no episode {count}: choose one of 0 to {count - 1}",
         ("--episode", -1): f"no episode -1: choose one of 0 to {count - 1}",
-        ("--returns", "--output", "/dev/null/folder"): "choose a folder with --output",
+        ("--returns", "--output", "/dev/null/folder"): "choose another folder",
     }.items():
         result = toy.invoke("render", toy.STITCHED, *words)
         assert result.exit_code == 1 and "RenderError" in result.stderr and message in result.stderr

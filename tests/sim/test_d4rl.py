@@ -354,14 +354,14 @@ def test_the_id_comes_from_the_name(tmp_path, name, env_id, dataset_id):
 
 @pytest.mark.parametrize("name", ["data", "hopper", "hopper-v2", "hopper_medium-v2 (1)", "medium-hopper-v2", "x-y"])
 def test_a_name_that_says_nothing_asks_for_an_id(tmp_path, name):
-    with pytest.raises(DatasetIdError, match="does not say which data of Hopper-v5.*--dataset-id"):
+    with pytest.raises(DatasetIdError, match="does not say which data of Hopper-v5.*Choose a dataset id"):
         default_id(tmp_path / f"{name}.hdf5", "Hopper-v5")
 
 
 @pytest.mark.parametrize("env_id", ["Walker2d-v5", "Ant-v5"])
 def test_a_name_of_another_environment_is_refused(tmp_path, env_id):
     """HalfCheetah and Walker2d have the same widths: nothing else would tell."""
-    with pytest.raises(DatasetIdError, match=f"says halfcheetah, and --env says {env_id}"):
+    with pytest.raises(DatasetIdError, match=f"says halfcheetah, but the environment named is {env_id}"):
         default_id(tmp_path / "halfcheetah_medium-v2.hdf5", env_id)
 
 
@@ -461,7 +461,9 @@ def test_an_id_is_checked_before_the_file_is_read(tmp_path, datasets_path):
 def test_a_taken_id_is_refused(tmp_path):
     path = save(tmp_path / "hopper_medium-v2.hdf5", broken())
     import_d4rl(path, env="hopper")
-    with pytest.raises(StitchError, match="'d4rl/hopper/medium-v2' is taken.*--dataset-id"):
+    with pytest.raises(
+        StitchError, match="'d4rl/hopper/medium-v2' is taken.*another dataset id, say d4rl/hopper/medium-v0"
+    ):
         import_d4rl(path, env="hopper")
 
 
