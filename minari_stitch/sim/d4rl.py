@@ -26,7 +26,7 @@ from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import ConfigError, DatasetIdError, DatasetNotFoundError, InvalidDataError, StitchError
 from minari_stitch.sim.behaviour import make_env
 
-METADATA_KEY = "d4rl"
+D4RL_KEY = "d4rl"
 """Key, in the dataset's metadata, of what became of the file's rows."""
 
 _KINDS = {"mixed": "medium-replay", "demos": "human", "demos-bc-combined": "cloned"}  # what v0 files call them
@@ -151,7 +151,7 @@ def import_d4rl(
             "description": _description(spec.id, n_episodes, n_steps, record),
             "author": {"D4RL"},
             "eval_env_spec": spec.to_json(),
-            METADATA_KEY: record,
+            D4RL_KEY: record,
             **_benchmark_metadata(spec.id),
         },
         progress=progress and (lambda done: progress(done, n_episodes)),

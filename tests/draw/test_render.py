@@ -166,12 +166,12 @@ def test_an_informative_episode_is_chosen():
     long = {"bridge_states": 6}
     choices = [join(*parts, junction=5), join(*parts, junction=60, return_after=6.0), join(*parts, junction=61)]
     stitched, source = write(parts, [{**each, "metadata": each["metadata"] | long} for each in choices])
-    seam = figures.Seam.of(stitched, None, source)
-    assert seam.episode == 2  # enough on both sides, and the larger gain
-    assert (seam.begin, seam.end) == (61, 68)
-    assert [seam.part(state) for state in (0, 61, 62, 67, 68)] == ["source", "source", "bridge", "bridge", "target"]
-    np.testing.assert_array_equal(seam.source, parts[0]["observations"])
-    np.testing.assert_array_equal(seam.observations[68], seam.target[15])
+    episode = figures.StitchedEpisode.of(stitched, None, source)
+    assert episode.number == 2  # enough on both sides, and the larger gain
+    assert (episode.begin, episode.end) == (61, 68)
+    assert [episode.part(state) for state in (0, 61, 62, 67, 68)] == ["source", "source", "bridge", "bridge", "target"]
+    np.testing.assert_array_equal(episode.source, parts[0]["observations"])
+    np.testing.assert_array_equal(episode.observations[68], episode.target[15])
 
 
 def test_a_bridge_written_alone_is_shown_at_its_time():
@@ -179,18 +179,18 @@ def test_a_bridge_written_alone_is_shown_at_its_time():
     alone = join(*parts)
     cut = {key: alone[key][15:] for key in ("observations", "actions", "rewards", "terminations", "truncations")}
     stitched, source = write(parts, [cut | {"metadata": alone["metadata"] | {"bridge_start": 5}}])
-    seam = figures.Seam.of(stitched, 0, source)
-    np.testing.assert_array_equal(seam.source[:6], seam.observations[:6])
+    episode = figures.StitchedEpisode.of(stitched, 0, source)
+    np.testing.assert_array_equal(episode.source[:6], episode.observations[:6])
 
 
 @pytest.mark.parametrize("count", [3, 5, 10, 12])
 def test_pictures_spread_over_all_three_parts(count):
     parts = toy.walks(episodes=2, length=60)
     stitched, _ = write(parts, [join(*parts)])
-    seam = figures.Seam.of(stitched)
-    states = seam.spread(count, 12)
+    episode = figures.StitchedEpisode.of(stitched)
+    states = episode.spread(count, 12)
     assert states == sorted(set(states)) and len(states) <= count
-    assert {seam.part(state) for state in states} == {"source", "bridge", "target"}
+    assert {episode.part(state) for state in states} == {"source", "bridge", "target"}
     assert {20, 27} <= set(states) and states[0] >= 8 and states[-1] <= 39
     assert len(states) == count
 
@@ -198,8 +198,8 @@ def test_pictures_spread_over_all_three_parts(count):
 def test_a_bridge_at_the_very_start_still_has_its_three_parts():
     parts = toy.walks(episodes=2, length=30)
     stitched, _ = write(parts, [join(*parts, junction=0, entry=30)])
-    seam = figures.Seam.of(stitched)
-    assert seam.spread(10, 50) == [0, 1, 3, 4, 6, 7]
+    episode = figures.StitchedEpisode.of(stitched)
+    assert episode.spread(10, 50) == [0, 1, 3, 4, 6, 7]
 
 
 def test_returns_are_those_of_the_metadata():
@@ -228,7 +228,7 @@ def test_a_maze_is_drawn_as_paths_without_opengl(monkeypatch, tmp_path):
         assert plot.width > plot.height
 
     axes = Figure().subplots()
-    figures.paths(axes, figures.Seam.of(stitched, 0, source), slice(0, 2), source.episodes.observations)
+    figures.paths(axes, figures.StitchedEpisode.of(stitched, 0, source), slice(0, 2), source.episodes.observations)
     lines = {line.get_label(): line.get_xydata() for line in axes.lines}
     bridge = lines["generated bridge: 6 states"]
     np.testing.assert_array_equal(bridge, stitched.episodes.observations[20:28, :2])
@@ -257,8 +257,8 @@ def test_an_original_episode_has_no_bridge():
     parts = toy.walks(episodes=2, length=60)
     stitched, _ = write(parts, [parts[0] | {"metadata": {"augmented": False}}, join(*parts)])
     with pytest.raises(RenderError, match=r"episode 0 of test/joined-v0 is an original one.*such as 1"):
-        figures.Seam.of(stitched, 0)
-    assert figures.Seam.of(stitched).episode == 1
+        figures.StitchedEpisode.of(stitched, 0)
+    assert figures.StitchedEpisode.of(stitched).number == 1
     with pytest.raises(RenderError, match="test/source-v0 has no stitched episode"):
         figures.stitched_metadata(minari_io.read("test/source-v0", keep_infos=True))
 

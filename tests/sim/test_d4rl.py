@@ -461,9 +461,7 @@ def test_an_id_is_checked_before_the_file_is_read(tmp_path, datasets_path):
 def test_a_taken_id_is_refused(tmp_path):
     path = save(tmp_path / "hopper_medium-v2.hdf5", broken())
     import_d4rl(path, env="hopper")
-    with pytest.raises(
-        StitchError, match="'d4rl/hopper/medium-v2' is taken.*another dataset id, say d4rl/hopper/medium-v0"
-    ):
+    with pytest.raises(StitchError, match="'d4rl/hopper/medium-v2' is taken.*Choose another dataset id"):
         import_d4rl(path, env="hopper")
 
 
