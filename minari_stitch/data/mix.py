@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minari_stitch.data import minari_io
-from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.storage import plain_attributes
 from minari_stitch.errors import ConfigError, InvalidDataError
 

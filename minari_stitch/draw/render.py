@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.dataset import Dataset
 from minari_stitch.draw import figures
 from minari_stitch.draw.camera import SIZE, backend, camera
 from minari_stitch.draw.figures import COLOURS, INKS, Part, StitchedEpisode

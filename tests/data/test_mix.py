@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minari_stitch.data import minari_io
+from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
-from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.mix import MIX_KEY, mix, select, take_share
 from minari_stitch.data.validation import ValidationReport
 from minari_stitch.errors import ConfigError, DatasetIdError
