@@ -1,0 +1,76 @@
+"""Where the steps of an episode come from, as infos that are written with it.
+
+Every state says where it comes from, and every step whether it is synthetic:
+
+| info, `(T + 1, 1)` | at state t |
+|---|---|
+| `synthetic` | the step from t to t + 1 was generated (False at the last state) |
+| `source_episode`, `source_step` | where the state stands in the source dataset; -1 for a generated state |
+| `dynamics_error` | squared distance of t + 1 from its prediction, standardised; 0 on real steps |
+| `return_to_go` | discounted return from t to the end of this episode |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from minari_stitch.data.episodes import Episodes
+
+
+def provenance(
+    synthetic: np.ndarray,
+    episode: np.ndarray,
+    step: np.ndarray,
+    error: np.ndarray,
+    rewards: np.ndarray,
+    discount: float,
+) -> dict[str, np.ndarray]:
+    """The infos of an episode, each `(T + 1, 1)`; see the table above.
+
+    Args:
+        synthetic: `(T + 1,)`.
+        episode: `(T + 1,)` source episode.
+        step: `(T + 1,)` source step.
+        error: `(T + 1,)` dynamics error.
+        rewards: `(T,)`.
+        discount: Gamma of the returns-to-go.
+    """
+    backwards = accumulate(rewards[::-1].tolist(), lambda later, reward: reward + discount * later, initial=0.0)
+    columns = {
+        "synthetic": synthetic,
+        "source_episode": episode.astype(np.int64),
+        "source_step": step.astype(np.int64),
+        "dynamics_error": error.astype(np.float32),
+        "return_to_go": np.array(list(backwards)[::-1]),
+    }
+    # One-dimensional infos cannot be read back from every storage format.
+    return {name: column[:, None] for name, column in columns.items()}
+
+
+def original(
+    source: Episodes, ids: Sequence[int], discount: float, *, augmented: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield real episodes with the same infos, none of it synthetic.
+
+    Args:
+        source: The episodes.
+        ids: Id of each in the source dataset; -1 where it is not from there.
+        discount: Gamma of `return_to_go`.
+        augmented: Whether a transform adds them to the source.
+    """
+    for index, part in enumerate(source):
+        length = len(part["rewards"])
+        state = np.arange(length + 1) if ids[index] >= 0 else np.full(length + 1, -1)
+        infos = provenance(
+            np.zeros(length + 1, bool),
+            np.full(length + 1, ids[index]),
+            state,
+            np.zeros(length + 1),
+            part["rewards"],
+            discount,
+        )
+        yield {**part, "infos": infos, "metadata": {"augmented": augmented, "source_episode": int(ids[index])}}
