@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from minari_stitch.data import minari_io
 from minari_stitch.draw import figures, render
-from minari_stitch.draw.figures import COLOURS, Seam
+from minari_stitch.draw.figures import COLOURS, StitchedEpisode
 
 CONTEXT = 60
 
@@ -28,25 +28,27 @@ def main() -> None:
     args = parser.parse_args()
     stitched = minari_io.read(args.dataset_id, download=False, keep_infos=True)
     source = minari_io.read(stitched.metadata["minari_stitch"]["source"])
-    seam = Seam.of(stitched, args.episode, source)
+    episode = StitchedEpisode.of(stitched, args.episode, source)
     figure = Figure(figsize=(12, 6.6), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[1.15, 1])
-    states = seam.spread(10, CONTEXT)
-    pictures = render.draw_states(stitched.env_spec.id, [(one, states) for one in (seam.observations, seam.source)])
-    above.suptitle(figures.headline(seam), fontsize=11)
-    figures.filmstrip(above, seam, states, *pictures)
+    states = episode.spread(10, CONTEXT)
+    pictures = render.draw_states(
+        stitched.env_spec.id, [(one, states) for one in (episode.observations, episode.source)]
+    )
+    above.suptitle(figures.headline(episode), fontsize=11)
+    figures.filmstrip(above, episode, states, *pictures)
     left, right = below.subplots(1, 2, width_ratios=[2, 1])
-    draw_height(left, seam)
+    draw_height(left, episode)
     figures.returns(right, list(figures.stitched_metadata(stitched).values()))
     figure.savefig(args.output, dpi=130)
     print(args.output)
 
 
-def draw_height(axes: Axes, seam: Seam) -> None:
+def draw_height(axes: Axes, episode: StitchedEpisode) -> None:
     """The height of the torso, the first observation of hopper and walker2d, along the three episodes."""
-    assert seam.source is not None and seam.target is not None
-    height, begin, end, entry = seam.observations[:, 0], seam.begin, seam.end, seam.about["target_step"]
-    went_on, came = seam.source[begin:, 0], seam.target[: entry + 1, 0]
+    assert episode.source is not None and episode.target is not None
+    height, begin, end, entry = episode.observations[:, 0], episode.begin, episode.end, episode.about["target_step"]
+    went_on, came = episode.source[begin:, 0], episode.target[: entry + 1, 0]
     axes.plot(begin + np.arange(len(went_on)), went_on, color=COLOURS["source"], ls=":", label="how the source went on")
     axes.plot(
         end - entry + np.arange(entry + 1), came, color=COLOURS["target"], ls=":", label="how the target came here"

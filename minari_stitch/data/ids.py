@@ -60,11 +60,11 @@ def check_output_id(dataset_id: str) -> None:
         if parent.name == "data" or (parent.name and exists(str(parent))):
             raise DatasetIdError(
                 f"Dataset id {dataset_id!r} has the namespace {str(parent)!r}, which Minari would take for a "
-                "dataset. Choose another with --dataset-id."
+                "dataset. Choose another dataset id."
             )
     if (path := datasets_path() / dataset_id).exists():
         raise DatasetIdError(
-            f"Dataset id {dataset_id!r} is taken, by {path}. Choose another with --dataset-id, say "
+            f"Dataset id {dataset_id!r} is taken, by {path}. Choose another dataset id, say "
             f"{_first_free(namespace, name)}, or remove it with `minari delete {dataset_id}`."
         )
 

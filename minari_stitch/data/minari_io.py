@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,11 @@ from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.remotes import DEFAULT_REMOTE, get_cloud_storage
 
 from minari_stitch.data import hdf5
+from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.ids import check_output_id, datasets_path, exists, next_id, parse_id
 from minari_stitch.data.spaces import FlatSpace
-from minari_stitch.data.storage import plain, plain_attributes, plain_metadata, staging, storage_errors, within
+from minari_stitch.data.storage import plain, plain_metadata, staging, storage_errors, within
 from minari_stitch.data.validation import (
     Problem,
     ValidationReport,
@@ -31,12 +30,12 @@ from minari_stitch.data.validation import (
     find_problems,
     find_stored_problems,
     flatten_episode,
+    stored_form,
     usable_infos,
-    validate_episode,
 )
-from minari_stitch.errors import DatasetNotFoundError, InvalidDataError, StitchError, StorageError
+from minari_stitch.errors import ConfigError, DatasetNotFoundError, InvalidDataError, StitchError, StorageError
 
-__all__ = ["Dataset", "annotate", "check", "check_output_id", "exists", "local_ids", "next_id", "read", "write"]
+__all__ = ["Dataset", "annotate", "check", "check_output_id", "exists", "load", "local_ids", "next_id", "read", "write"]
 
 _BATCH = 500  # episodes for each opening of the HDF5 file: one is twice as slow, thousands cost memory
 _PATIENCE = 8.0  # seconds for a remote's first answer; offline, Minari's default one retries for 23
@@ -47,66 +46,35 @@ _STRUCTURE = {  # what describes the stored arrays, and so never travels to anot
 _EPISODE_STRUCTURE = {"id", "total_steps", "options"}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Dataset:
-    """A Minari dataset in memory.
-
-    Attributes:
-        dataset_id: Its id.
-        episodes: The valid episodes, flat.
-        observation_space: Gymnasium space of the stored observations.
-        action_space: Gymnasium space of the stored actions.
-        env_spec: How to build the environment, where the dataset says so.
-        metadata: What may travel to a dataset made from this one (description, author, reference scores,
-            custom keys, ...), as plain JSON values.
-        episode_ids: `(E,)` id in the stored dataset of each episode.
-        skipped: What `skip_invalid` left out.
-    """
-
-    dataset_id: str
-    episodes: Episodes
-    observation_space: spaces.Space
-    action_space: spaces.Space
-    env_spec: EnvSpec | None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    episode_ids: np.ndarray
-    skipped: ValidationReport
-
-    @property
-    def max_episode_steps(self) -> int | None:
-        """The environment's time limit, where known."""
-        return self.env_spec.max_episode_steps if self.env_spec else None
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hex digest of the episodes."""
-        return self.episodes.fingerprint()
-
-
-def read(dataset_id: str, *, skip_invalid: bool = False, download: bool = True, keep_infos: bool = False) -> Dataset:
-    """Read a local dataset, or fetch it through Minari's remote first.
+def read(
+    dataset: str | MinariDataset,
+    *,
+    skip_invalid: bool = False,
+    download: bool = True,
+    keep_infos: bool = False,
+) -> Dataset:
+    """Read a local dataset, fetch it through Minari's remote first, or take one that is open.
 
     A last step that is neither terminated nor truncated counts as truncated.
 
     Args:
-        dataset_id: `namespace/name-v0`.
+        dataset: `namespace/name-v0`; or a dataset of Minari's, wherever it is stored, of which the episodes in
+            `episode_indices` are read: a view, as `filter_episodes` gives, stays one.
         skip_invalid: Leave invalid episodes out instead of refusing the dataset.
-        download: Fetch what is not local.
+        download: Fetch an id that is not local.
         keep_infos: Keep episode metadata, and the numeric infos that have T + 1 rows of one shape in every
             episode. Real datasets break that rule, so it is meant for datasets that this package wrote.
 
     Raises:
+        ConfigError: It is neither an id nor a dataset of Minari's.
         DatasetIdError: The id is malformed.
-        DatasetNotFoundError: The dataset is not local and cannot be fetched.
-        StorageError: The local copy cannot be read.
+        DatasetNotFoundError: The dataset is not local and cannot be fetched, or its folder is gone.
+        StorageError: What is stored cannot be read.
         UnsupportedSpaceError: Its spaces cannot be stitched.
-        InvalidDataError: Some episodes are invalid, or with `skip_invalid` all are.
+        InvalidDataError: There is no episode, some are invalid, or with `skip_invalid` all are.
     """
-    parse_id(dataset_id)
-    if not exists(dataset_id):
-        _download(dataset_id) if download else _refuse(dataset_id)
-    source = _open(dataset_id, datasets_path() / dataset_id)
-    flat = _flat_spaces(source.observation_space, source.action_space)
+    source = _source(dataset, download=download)
+    flat, metadata = _flat_spaces(source.observation_space, source.action_space), _metadata(source)
     parts: list[dict[str, Any]] = []
     ids: list[int] = []
     problems: list[Problem] = []
@@ -123,24 +91,39 @@ def read(dataset_id: str, *, skip_invalid: bool = False, download: bool = True, 
             ids.append(raw["id"])
     report = ValidationReport(source.total_episodes, problems)
     if problems and not skip_invalid:
-        raise InvalidDataError(f"Dataset {dataset_id!r}: {report}\nLeave them out with --skip-invalid.")
+        raise InvalidDataError(f"Dataset {source.id!r}: {report}\nLeave them out with skip_invalid.")
     if not parts:
-        raise InvalidDataError(f"Dataset {dataset_id!r} holds nothing valid: {report}\nChoose another one.")
+        found = f"nothing valid: {report}\n" if problems else "no episode, or this view of it holds none. "
+        raise InvalidDataError(f"Dataset {source.id!r} holds {found}Choose another one.")
     if keep_infos:
         shapes = [{name: info.shape[1:] for name, info in part["infos"].items()} for part in parts]
         common = {name for name in shapes[0] if all(name in s and s[name] == shapes[0][name] for s in shapes)}
         for part in parts:
             part["infos"] = {name: part["infos"][name] for name in sorted(common)}
     return Dataset(
-        dataset_id=dataset_id,
+        dataset_id=source.id,
         episodes=Episodes.from_list(parts),
         observation_space=source.observation_space,
         action_space=source.action_space,
         env_spec=source.env_spec,
-        metadata={k: plain(v) for k, v in source.storage.metadata.items() if k not in _STRUCTURE},
+        metadata={key: plain(value) for key, value in metadata.items() if key not in _STRUCTURE},
         episode_ids=np.array(ids),
         skipped=report,
     )
+
+
+def load(dataset_id: str) -> MinariDataset:
+    """Open a local dataset as Minari's own object, to take a view of it or to build its environment.
+
+    Args:
+        dataset_id: `namespace/name-v0`.
+
+    Raises:
+        DatasetIdError: The id is malformed.
+        DatasetNotFoundError: The dataset is not local.
+        StorageError: It cannot be read.
+    """
+    return _source(dataset_id, download=False)
 
 
 def write(
@@ -189,7 +172,9 @@ def write(
             storage = MinariStorage.new(folder / "data", observation_space, action_space, env_spec)
             storage.update_metadata(stored)
         written, steps, remaining = 0, 0, iter(parts)
-        while batch := [_stored(part, written + i, **flat) for i, part in enumerate(islice(remaining, _BATCH))]:
+        while batch := [
+            stored_form(part, episode=number, **flat) for number, part in enumerate(islice(remaining, _BATCH), written)
+        ]:
             with storage_errors(root):
                 hdf5.append(storage.data_path / hdf5.FILE, batch)
             written, steps = written + len(batch), steps + sum(len(episode["rewards"]) for episode in batch)
@@ -238,11 +223,6 @@ def annotate(dataset_id: str, values: Mapping[str, Any]) -> None:
         _open(dataset_id, folder).storage.update_metadata(stored)
 
 
-def load(dataset_id: str) -> MinariDataset:
-    """Open a local dataset as Minari does."""
-    return _open(dataset_id, datasets_path() / dataset_id)
-
-
 def local_ids() -> list[str]:
     """Ids of all local datasets."""
     return list(minari.list_local_datasets())
@@ -255,19 +235,47 @@ def _flat_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
     }
 
 
-def _open(dataset_id: str, path: Path) -> minari.MinariDataset:
+def _source(dataset: str | MinariDataset, *, download: bool) -> MinariDataset:
+    """Open what an id names, or check that what is open still has its folder."""
+    if isinstance(dataset, str):
+        parse_id(dataset)
+        if not exists(dataset):
+            _download(dataset) if download else _refuse(dataset)
+        return _open(dataset, datasets_path() / dataset)
+    if not isinstance(dataset, MinariDataset):
+        raise ConfigError(
+            f"An object of type {type(dataset).__name__} is no dataset: give a Minari dataset id or a "
+            "minari.MinariDataset."
+        )
+    parse_id(dataset.id)
+    if not (folder := dataset.storage.data_path).is_dir():
+        raise DatasetNotFoundError(
+            f"Dataset {dataset.id!r} was opened in {folder}, which is gone. Open it anew from where it is now, or give "
+            "the id of a local one."
+        )
+    return dataset
+
+
+def _open(dataset_id: str, path: Path) -> MinariDataset:
     try:
-        return minari.MinariDataset(path / "data")
+        return MinariDataset(path / "data")
     except Exception as error:  # whatever Minari, Gymnasium or a storage format has to say about it
         raise _unreadable(dataset_id, path, error) from error
 
 
-def _stored_episodes(source: minari.MinariDataset, *, extras: bool = True) -> Iterator[dict[str, Any]]:
-    """Yield what `hdf5.read` yields, whatever the format of the dataset."""
-    storage, total = source.storage, source.total_episodes
+def _metadata(source: MinariDataset) -> dict[str, Any]:
     try:
-        for first in range(0, total, _BATCH):  # HDF5 keeps memory for all it has opened
-            ids = range(first, min(first + _BATCH, total))
+        return source.storage.metadata  # which is read from its file
+    except Exception as error:
+        raise _unreadable(source.id, source.storage.data_path.parent, error) from error
+
+
+def _stored_episodes(source: MinariDataset, *, extras: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield what `hdf5.read` yields, whatever the format of the dataset, of the episodes that are in view."""
+    storage, shown = source.storage, np.asarray(source.episode_indices, dtype=int).tolist()
+    try:
+        for first in range(0, len(shown), _BATCH):  # HDF5 keeps memory for all it has opened
+            ids = shown[first : first + _BATCH]
             if storage.FORMAT == "hdf5":
                 yield from hdf5.read(storage.data_path / hdf5.FILE, ids, extras=extras)
             else:
@@ -279,8 +287,8 @@ def _stored_episodes(source: minari.MinariDataset, *, extras: bool = True) -> It
 
 def _unreadable(dataset_id: str, path: Path, error: Exception) -> StorageError:
     return StorageError(
-        f"Dataset {dataset_id!r} in {path} cannot be read ({_cause(error)}). If it is damaged, replace it "
-        f"with `minari download --force {dataset_id}`."
+        f"Dataset {dataset_id!r} in {path} cannot be read ({_cause(error)}). If it is damaged, make it again, or fetch "
+        f"it with `minari download --force {dataset_id}`."
     )
 
 
@@ -292,25 +300,6 @@ def _cause(error: Exception) -> str:
 def _extras(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     metadata = {key: plain(value) for key, value in raw["metadata"].items() if key not in _EPISODE_STRUCTURE}
     return {"infos": usable_infos(raw), "metadata": metadata}
-
-
-def _stored(
-    part: Mapping[str, Any], episode: int, *, observation_space: FlatSpace, action_space: FlatSpace
-) -> dict[str, Any]:
-    """Check one flat episode and give it the form in which it is stored."""
-    validate_episode(part, episode=episode, observation_space=observation_space, action_space=action_space)
-    rounded = np.clip(part["actions"], action_space.low, action_space.high)  # they are valid up to rounding
-    return {
-        "id": episode,
-        "observations": observation_space.unflatten(part["observations"]),
-        "actions": action_space.unflatten(rounded),
-        "rewards": part["rewards"],
-        "terminations": part["terminations"],
-        "truncations": closed(part["terminations"], part["truncations"]),
-        # Columns, since one of Minari's formats cannot read one-dimensional infos back.
-        "infos": {name: info[:, None] if info.ndim == 1 else info for name, info in part.get("infos", {}).items()},
-        "metadata": plain_attributes(part.get("metadata", {})),
-    }
 
 
 def _publish(folder: Path, dataset_id: str) -> Path:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from minari_stitch.data import minari_io
-from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.storage import plain_attributes
 from minari_stitch.errors import ConfigError, InvalidDataError
 
-METADATA_KEY = "minari_stitch_mix"
+MIX_KEY = "minari_stitch_mix"
 """Key of our own record in a mix's metadata."""
 
 _JOINED = ("author", "author_email", "requirements")  # lists
@@ -56,7 +56,7 @@ def select(dataset: Dataset, indices: Sequence[int] | np.ndarray) -> Dataset:
     return replace(dataset, episodes=dataset.episodes.select(indices), episode_ids=dataset.episode_ids[indices])
 
 
-def sample(dataset: Dataset, fraction: float, rng: np.random.Generator) -> Dataset:
+def take_share(dataset: Dataset, fraction: float, rng: np.random.Generator) -> Dataset:
     """Whole episodes at random, until they hold a share of the dataset's steps; in their old order.
 
     Args:
@@ -119,7 +119,7 @@ def mix(
         chosen = list(datasets)
     else:  # each with a generator of its own: its share does not depend on the other datasets
         rngs = (np.random.default_rng([seed, number]) for number in range(len(datasets)))
-        chosen = [sample(dataset, fraction, rng) for dataset, rng in zip(datasets, rngs, strict=True)]
+        chosen = [take_share(dataset, fraction, rng) for dataset, rng in zip(datasets, rngs, strict=True)]
     output_id = output_id or _default_id(datasets, fraction)
     minari_io.check_output_id(output_id)
     sources = [_source(dataset, part) for dataset, part in zip(datasets, chosen, strict=True)]
@@ -141,7 +141,7 @@ def mix(
         observation_space=datasets[0].observation_space,
         action_space=datasets[0].action_space,
         env_spec=datasets[0].env_spec,
-        metadata={**_joined(datasets), **scores, "description": _description(datasets, sources), METADATA_KEY: record},
+        metadata={**_joined(datasets), **scores, "description": _description(datasets, sources), MIX_KEY: record},
         progress=progress and (lambda done: progress(done, n_episodes)),
     )
     return Mixed(dataset_id=output_id, path=path, n_episodes=n_episodes, n_steps=n_steps, sources=sources)
@@ -178,14 +178,14 @@ def _scores(datasets: Sequence[Dataset], scores_of: str | None) -> dict[str, Any
         if differing != scores:
             raise InvalidDataError(
                 f"{first!r} and {other!r} have different reference scores: {list(scores.values())[:2]} and "
-                f"{list(differing.values())[:2]}. Say with --scores-of ID whose count."
+                f"{list(differing.values())[:2]}. Say with scores_of whose count."
             )
     return scores
 
 
 def _default_id(datasets: Sequence[Dataset], fraction: float | None) -> str:
     if len(datasets) > 1 or fraction is None:
-        raise ConfigError("The mix has no name: give it one with --dataset-id, for example mixed/hopper-v0.")
+        raise ConfigError("The mix has no name: choose a dataset id, for example mixed/hopper-v0.")
     return minari_io.next_id(datasets[0].dataset_id, f"{100 * fraction:g}pct".replace(".", "_"))
 
 

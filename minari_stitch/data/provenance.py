@@ -1,4 +1,4 @@
-"""Where every state of a written episode comes from, as infos and episode metadata.
+"""Where the states of an episode come from, as infos that are written with it.
 
 Every state says where it comes from, and every step whether it is synthetic:
 
@@ -13,6 +13,7 @@ Every state says where it comes from, and every step whether it is synthetic:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,38 @@ RECORD_KEY = "minari_stitch"
 """Key, in a dataset's metadata, of how it was made."""
 ORACLE_KEY = "minari_stitch_oracle"
 """Key of what the simulator says about it."""
+
+
+def provenance(
+    synthetic: np.ndarray,
+    episode: np.ndarray,
+    step: np.ndarray,
+    error: np.ndarray,
+    rewards: np.ndarray,
+    discount: float,
+    beyond: float = 0.0,
+) -> dict[str, np.ndarray]:
+    """The infos of an episode, each `(T + 1, 1)`; see the table above.
+
+    Args:
+        synthetic: `(T + 1,)`.
+        episode: `(T + 1,)` source episode.
+        step: `(T + 1,)` source step.
+        error: `(T + 1,)` dynamics error.
+        rewards: `(T,)`.
+        discount: Gamma of the returns-to-go.
+        beyond: Discounted return that follows the last state.
+    """
+    backwards = accumulate(rewards[::-1].tolist(), lambda later, reward: reward + discount * later, initial=beyond)
+    columns = {
+        "synthetic": synthetic,
+        "source_episode": episode.astype(np.int64),
+        "source_step": step.astype(np.int64),
+        "dynamics_error": error.astype(np.float32),
+        "return_to_go": np.array(list(backwards)[::-1]),
+    }
+    # One-dimensional infos cannot be read back from every storage format.
+    return {name: column[:, None] for name, column in columns.items()}
 
 
 def original(
@@ -48,37 +81,3 @@ def original(
             discount,
         )
         yield {**part, "infos": infos, "metadata": {"augmented": augmented, "source_episode": int(ids[index])}}
-
-
-def provenance(
-    synthetic: np.ndarray,
-    episode: np.ndarray,
-    step: np.ndarray,
-    error: np.ndarray,
-    rewards: np.ndarray,
-    discount: float,
-    beyond: float = 0.0,
-) -> dict[str, np.ndarray]:
-    """The infos of an episode, each `(T + 1, 1)`; see the table above.
-
-    Args:
-        synthetic: `(T + 1,)`.
-        episode: `(T + 1,)` source episode.
-        step: `(T + 1,)` source step.
-        error: `(T + 1,)` dynamics error.
-        rewards: `(T,)`.
-        discount: Gamma of the returns-to-go.
-        beyond: Discounted return that follows the last state.
-    """
-    returns = np.full(len(rewards) + 1, beyond)
-    for t in range(len(rewards) - 1, -1, -1):
-        returns[t] = rewards[t] + discount * returns[t + 1]
-    columns = {
-        "synthetic": synthetic,
-        "source_episode": episode.astype(np.int64),
-        "source_step": step.astype(np.int64),
-        "dynamics_error": error.astype(np.float32),
-        "return_to_go": returns,
-    }
-    # One-dimensional infos cannot be read back from every storage format.
-    return {name: column[:, None] for name, column in columns.items()}

@@ -83,8 +83,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
     except OSError as error:
         raise StorageError(
-            f"Cannot write {path} ({error.strerror or error}). Free some space there, or name another folder "
-            "with --run-dir."
+            f"Cannot write {path} ({error.strerror or error}). Free some space there, or name another run directory."
         ) from error
     finally:
         aside.unlink(missing_ok=True)
@@ -101,7 +100,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # each format has its own
         raise StorageError(
-            f"{path} cannot be read ({type(error).__name__}). Remove it and run the same command: it is made again."
+            f"{path} cannot be read ({type(error).__name__}). Remove it and run the same again: it is made anew."
         ) from error
 
 

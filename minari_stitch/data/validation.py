@@ -1,4 +1,4 @@
-"""What makes an episode valid, and a report of what does not.
+"""What makes an episode valid, a report of what does not, and the form in which a valid one is stored.
 
 Bounds of observations are not checked: real environments leave them (they are advice for networks, not a
 promise), while an action outside its space cannot have been taken.
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minari_stitch.data.spaces import FlatSpace
+from minari_stitch.data.storage import plain_attributes
 from minari_stitch.errors import InvalidDataError
 
 _SHOWN = 10
@@ -121,6 +122,38 @@ def validate_episode(
     """
     if problems := find_problems(part, episode=episode, observation_space=observation_space, action_space=action_space):
         raise InvalidDataError("; ".join(map(str, problems[:_SHOWN])))
+
+
+def stored_form(
+    part: Mapping[str, Any], *, episode: int, observation_space: FlatSpace, action_space: FlatSpace
+) -> dict[str, Any]:
+    """Check one flat episode and give it the form in which it is stored.
+
+    Args:
+        part: As `find_problems` takes it, with `metadata` as well where there are any.
+        episode: Its id in the new dataset.
+        observation_space: To store the observations in.
+        action_space: To store the actions in.
+
+    Returns:
+        The mapping that `hdf5.append` takes.
+
+    Raises:
+        InvalidDataError: The episode has problems, or its metadata cannot be stored.
+    """
+    validate_episode(part, episode=episode, observation_space=observation_space, action_space=action_space)
+    rounded = np.clip(part["actions"], action_space.low, action_space.high)  # they are valid up to rounding
+    return {
+        "id": episode,
+        "observations": observation_space.unflatten(part["observations"]),
+        "actions": action_space.unflatten(rounded),
+        "rewards": part["rewards"],
+        "terminations": part["terminations"],
+        "truncations": closed(part["terminations"], part["truncations"]),
+        # Columns, since one of Minari's formats cannot read one-dimensional infos back.
+        "infos": {name: info[:, None] if info.ndim == 1 else info for name, info in part.get("infos", {}).items()},
+        "metadata": plain_attributes(part.get("metadata", {})),
+    }
 
 
 def find_stored_problems(

@@ -56,7 +56,7 @@ def backend() -> str:
             return name
     raise RenderError(
         f"MuJoCo cannot draw here: no OpenGL with {' or '.join(candidates)}. Install libegl1 and set MUJOCO_GL=egl, or "
-        "libosmesa6 and set MUJOCO_GL=osmesa (apt-get install libegl1 libosmesa6); --returns needs neither."
+        "libosmesa6 and set MUJOCO_GL=osmesa (apt-get install libegl1 libosmesa6); returns need neither."
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import RenderError
 
@@ -24,12 +24,12 @@ GREY = "#9a9a9a"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seam:
+class StitchedEpisode:
     """A stitched episode, and the two it joins where their dataset is at hand.
 
     Attributes:
         dataset_id: The stitched dataset.
-        episode: Its number there.
+        number: The episode's number there.
         about: Its metadata, as `assemble` writes them.
         observations: `(T + 1, S)`.
         source: `(T' + 1, S)` observations of the source episode as recorded, so that row t is at the same time as
@@ -38,14 +38,14 @@ class Seam:
     """
 
     dataset_id: str
-    episode: int
+    number: int
     about: Mapping[str, Any]
     observations: np.ndarray
     source: np.ndarray | None = None
     target: np.ndarray | None = None
 
     @classmethod
-    def of(cls, stitched: Dataset, episode: int | None = None, source: Dataset | None = None) -> Seam:
+    def of(cls, stitched: Dataset, episode: int | None = None, source: Dataset | None = None) -> StitchedEpisode:
         """Take an episode of a stitched dataset that was read with its infos.
 
         Args:
@@ -78,7 +78,7 @@ class Seam:
                 for name, first in shown.items()
             }
         observations = stitched.episodes.episode(row)["observations"]
-        return cls(dataset_id=stitched.dataset_id, episode=ids[row], about=about, observations=observations, **former)
+        return cls(dataset_id=stitched.dataset_id, number=ids[row], about=about, observations=observations, **former)
 
     @property
     def begin(self) -> int:
@@ -128,18 +128,18 @@ def _interest(about: Mapping[str, Any], length: int) -> tuple[bool, int, float]:
     return 50 <= about["bridge_start"] <= 500 and after >= 100, about["bridge_states"], gain
 
 
-def headline(seam: Seam) -> str:
+def headline(episode: StitchedEpisode) -> str:
     """What is stitched, in one line."""
-    about = seam.about
+    about = episode.about
     return (
-        f"{seam.dataset_id}, episode {seam.episode}: discounted return from step {seam.begin} on: "
+        f"{episode.dataset_id}, episode {episode.number}: discounted return from step {episode.begin} on: "
         f"{about['return_before']:,.0f} before stitching, {about['return_after']:,.0f} after"
     )
 
 
 def filmstrip(
     figure: Figure | SubFigure,
-    seam: Seam,
+    episode: StitchedEpisode,
     states: Sequence[int],
     pictures: Sequence[np.ndarray],
     recorded: Sequence[np.ndarray] = (),
@@ -148,18 +148,18 @@ def filmstrip(
 
     Args:
         figure: Where to draw.
-        seam: The episode.
+        episode: The episode.
         states: Which states.
         pictures: `(H, W, 3)` of each state.
         recorded: Below each, the source as recorded at the same time; fewer where it ended.
     """
     rows = 1 + bool(recorded)
     grid = figure.add_gridspec(rows + 1, len(states), height_ratios=[0.16, *[1.0] * rows])
-    parts: list[Part] = [seam.part(state) for state in states]
+    parts: list[Part] = [episode.part(state) for state in states]
     labels: dict[Part, str] = {
-        "source": f"real: source episode {seam.about['source_episode']}",
-        "bridge": f"generated bridge: {seam.about['bridge_states']} states",
-        "target": f"real: target episode {seam.about['target_episode']} from step {seam.about['target_step']} on",
+        "source": f"real: source episode {episode.about['source_episode']}",
+        "bridge": f"generated bridge: {episode.about['bridge_states']} states",
+        "target": f"real: target episode {episode.about['target_episode']} from step {episode.about['target_step']} on",
     }
     for part, label in labels.items():
         first = parts.index(part)
@@ -216,32 +216,32 @@ def plane(stitched: Dataset) -> slice | None:
     return columns if columns and "desired_goal" in slices and columns.stop - columns.start == 2 else None
 
 
-def paths(axes: Axes, seam: Seam, columns: slice, visited: np.ndarray | None = None) -> None:
+def paths(axes: Axes, episode: StitchedEpisode, columns: slice, visited: np.ndarray | None = None) -> None:
     """Draw a stitched path in the plane, and the two it was made from.
 
     Args:
         axes: Where to draw.
-        seam: The episode.
+        episode: The episode.
         columns: The two columns of x and y, see `plane`.
         visited: `(N, S)` states of the source dataset, drawn faintly: they show where one can be.
     """
     if visited is not None:
         axes.scatter(*visited[:, columns].T, s=4, color="#d4d4d4", lw=0, zorder=0, label="states of the source dataset")
-    begin, end, entry = seam.begin, seam.end, seam.about["target_step"]
-    path = seam.observations[:, columns]
-    if seam.source is not None:
+    begin, end, entry = episode.begin, episode.end, episode.about["target_step"]
+    path = episode.observations[:, columns]
+    if episode.source is not None:
         label = "how the source went on"
-        axes.plot(*seam.source[begin:, columns].T, color=COLOURS["source"], lw=1.2, ls=":", label=label)
-    if seam.target is not None:
+        axes.plot(*episode.source[begin:, columns].T, color=COLOURS["source"], lw=1.2, ls=":", label=label)
+    if episode.target is not None:
         label = "how the target came here"
-        axes.plot(*seam.target[: entry + 1, columns].T, color=COLOURS["target"], lw=1.2, ls=":", label=label)
+        axes.plot(*episode.target[: entry + 1, columns].T, color=COLOURS["target"], lw=1.2, ls=":", label=label)
     axes.plot(*path[: begin + 1].T, color=COLOURS["source"], lw=2, label="real: source")
     axes.plot(*path[end:].T, color=COLOURS["target"], lw=2, label="real: target")
-    label = f"generated bridge: {seam.about['bridge_states']} states"
+    label = f"generated bridge: {episode.about['bridge_states']} states"
     axes.plot(*path[begin : end + 1].T, color=COLOURS["bridge"], lw=3.5, label=label)
     axes.plot(*path[0], "o", color=COLOURS["source"], ms=6, label="start")
     axes.plot(*path[-1], "*", color=COLOURS["target"], ms=12, label="end")
-    goal = seam.observations[-1, columns.stop : columns.stop + 2]  # in alphabetical order, after what is achieved
+    goal = episode.observations[-1, columns.stop : columns.stop + 2]  # in alphabetical order, after what is achieved
     axes.plot(*goal, "x", color="black", ms=9, mew=2, label="goal")
     axes.set(xlabel="x [m]", ylabel="y [m]", aspect="equal")
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.dataset import Dataset
 from minari_stitch.draw import figures
 from minari_stitch.draw.camera import SIZE, backend, camera
-from minari_stitch.draw.figures import COLOURS, INKS, Part, Seam
+from minari_stitch.draw.figures import COLOURS, INKS, Part, StitchedEpisode
 from minari_stitch.errors import RenderError
 from minari_stitch.sim.poses import poser
 
@@ -75,33 +75,33 @@ def render_episode(
         RenderError: There is no such episode, no OpenGL, or the folder cannot be written.
         StitchError: The environment is not one of those that can be drawn.
     """
-    seam = Seam.of(stitched, episode, source)
-    path = folder / f"{_stem(stitched.dataset_id)}-episode-{seam.episode}.png"
+    joined = StitchedEpisode.of(stitched, episode, source)
+    path = folder / f"{_stem(stitched.dataset_id)}-episode-{joined.number}.png"
     columns = figures.plane(stitched)
     if columns is not None:
         figure = Figure(figsize=(8, 5), layout="constrained")
         axes = figure.subplots()
-        axes.set_title(figures.headline(seam), fontsize=9)
-        figures.paths(axes, seam, columns, None if source is None else source.episodes.observations)
+        axes.set_title(figures.headline(joined), fontsize=9)
+        figures.paths(axes, joined, columns, None if source is None else source.episodes.observations)
         return [_save(figure, path)]
     if stitched.env_spec is None:
         raise RenderError(
-            f"{stitched.dataset_id} does not say its environment, so nothing of it but --returns is drawn"
+            f"{stitched.dataset_id} does not say its environment, so nothing of it but its returns can be drawn"
         )
-    strip = seam.spread(frames, context)
-    first, last = max(0, seam.begin - context), min(len(seam.observations) - 1, seam.end + context)
+    strip = joined.spread(frames, context)
+    first, last = max(0, joined.begin - context), min(len(joined.observations) - 1, joined.end + context)
     moving = list(range(first, last + 1, every)) if every else []
-    episodes = [seam.observations] if seam.source is None else [seam.observations, seam.source]
+    episodes = [joined.observations] if joined.source is None else [joined.observations, joined.source]
     jobs = [(one, states) for states in (strip, moving) for one in episodes]
     rows = draw_states(stitched.env_spec.id, jobs, progress)
     stills, films = rows[: len(episodes)], rows[len(episodes) :]
     figure = Figure(figsize=(1.3 * len(strip), 0.55 + 1.65 * len(episodes)), layout="constrained")
-    figure.suptitle(figures.headline(seam), fontsize=11)
-    figures.filmstrip(figure, seam, strip, *stills)
+    figure.suptitle(figures.headline(joined), fontsize=11)
+    figures.filmstrip(figure, joined, strip, *stills)
     files = [_save(figure, path)]
     if moving:
         panels = zip_longest(*films)
-        shots = [_labelled(seam, state, shown) for state, shown in zip(moving, panels, strict=True)]
+        shots = [_labelled(joined, state, shown) for state, shown in zip(moving, panels, strict=True)]
         files.append(_save_animation(shots, path.with_suffix(".gif")))
     return files
 
@@ -141,9 +141,9 @@ def draw_states(
     return rows
 
 
-def _labelled(seam: Seam, state: int, pictures: Sequence[np.ndarray | None]) -> Image.Image:
+def _labelled(episode: StitchedEpisode, state: int, pictures: Sequence[np.ndarray | None]) -> Image.Image:
     """A picture of the animation, framed and captioned by what it is; beside it the source as recorded."""
-    part = seam.part(state)
+    part = episode.part(state)
     captions: list[tuple[str, Part]] = [(f"step {state}  {_SAYS[part]}", part), ("source as recorded", "source")]
     panels = [_panel(picture, *caption) for picture, caption in zip(pictures, captions, strict=False)]
     joined = Image.new("RGB", (sum(panel.width for panel in panels), panels[0].height))
@@ -186,7 +186,7 @@ def _writing(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise RenderError(f"Cannot write {path} ({error}); choose a folder with --output") from error
+        raise RenderError(f"Cannot write {path} ({error}); choose another folder") from error
 
 
 def _stem(dataset_id: str) -> str:

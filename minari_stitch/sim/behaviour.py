@@ -107,6 +107,8 @@ def play_episode(env: gym.Env, policy: Policy, *, seed: int | None = None) -> di
 def make_env(env: str | EnvSpec) -> gym.Env:
     """Make a MuJoCo environment without the wrappers that only check.
 
+    An old version is named on purpose, as for D4RL's data, and so made without advice to take a newer one.
+
     Args:
         env: Gymnasium id, or a specification with settings of its own.
 
@@ -129,6 +131,8 @@ def make_env(env: str | EnvSpec) -> gym.Env:
             import gymnasium_robotics
         gym.register_envs(gymnasium_robotics)
     try:
-        return gym.make(env, disable_env_checker=True)
+        # Gymnasium gives that advice for a name, and not for a specification.
+        spec = gym.registry.get(env_id, env) if isinstance(env, str) else env
+        return gym.make(spec, disable_env_checker=True)
     finally:
         set_warning(None)

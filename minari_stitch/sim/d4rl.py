@@ -1,4 +1,9 @@
-"""D4RL's HDF5 files as Minari datasets: environment, reference scores, id and metadata."""
+"""D4RL's HDF5 files as Minari datasets: environment, reference scores, id and metadata.
+
+D4RL recorded locomotion in gym's -v2 environments. Their physics and rewards are those of Gymnasium's -v4, so these are
+named as the environment of such a dataset: -v5 does not reward the step on which hopper or walker2d falls for being
+healthy, and gives walker2d's right foot twice the friction.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,7 @@ from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import ConfigError, DatasetIdError, DatasetNotFoundError, InvalidDataError, StitchError
 from minari_stitch.sim.behaviour import make_env
 
-METADATA_KEY = "d4rl"
+D4RL_KEY = "d4rl"
 """Key, in the dataset's metadata, of what became of the file's rows."""
 
 _KINDS = {"mixed": "medium-replay", "demos": "human", "demos-bc-combined": "cloned"}  # what v0 files call them
@@ -32,20 +37,27 @@ class Benchmark:
     """What D4RL says about an environment.
 
     Attributes:
-        env_id: Gymnasium id of its successor.
+        env_id: Gymnasium id of the version closest to what the data were recorded in.
+        recorded_in: Id of the environment they were recorded in, where `env_id` has its physics and rewards.
         requirement: What to install for it.
         scores: D4RL's reference returns: of random actions, and of an expert.
     """
 
     env_id: str
+    recorded_in: str | None = None
     requirement: str
     scores: tuple[float, float]
 
 
+def _locomotion(name: str, *scores: float) -> Benchmark:
+    low, high = scores
+    return Benchmark(env_id=f"{name}-v4", recorded_in=f"{name}-v2", requirement="gymnasium[mujoco]", scores=(low, high))
+
+
 BENCHMARKS = {
-    "hopper": Benchmark(env_id="Hopper-v5", requirement="gymnasium[mujoco]", scores=(-20.272305, 3234.3)),
-    "halfcheetah": Benchmark(env_id="HalfCheetah-v5", requirement="gymnasium[mujoco]", scores=(-280.178953, 12135.0)),
-    "walker2d": Benchmark(env_id="Walker2d-v5", requirement="gymnasium[mujoco]", scores=(1.629008, 4592.3)),
+    "hopper": _locomotion("Hopper", -20.272305, 3234.3),
+    "halfcheetah": _locomotion("HalfCheetah", -280.178953, 12135.0),
+    "walker2d": _locomotion("Walker2d", 1.629008, 4592.3),
     "pen": Benchmark(
         env_id="AdroitHandPen-v1", requirement="gymnasium-robotics", scores=(96.262799, 3076.8331017826877)
     ),
@@ -112,7 +124,7 @@ def import_d4rl(
         if (shape := getattr(rows, name).shape)[1] != width:
             raise InvalidDataError(
                 f"{path}: {name} have shape {shape}, but {spec.id} wants (N, {width}). Name the environment of the "
-                f"file with --env: {_choices()}."
+                f"file: {_choices()}."
             )
     inside = np.clip(rows.actions, actions.low, actions.high).astype(rows.actions.dtype)
     cut = Cut.of(rows, spec.max_episode_steps)
@@ -139,7 +151,7 @@ def import_d4rl(
             "description": _description(spec.id, n_episodes, n_steps, record),
             "author": {"D4RL"},
             "eval_env_spec": spec.to_json(),
-            METADATA_KEY: record,
+            D4RL_KEY: record,
             **_benchmark_metadata(spec.id),
         },
         progress=progress and (lambda done: progress(done, n_episodes)),
@@ -158,7 +170,7 @@ def default_id(path: Path, env_id: str) -> str:
     Raises:
         DatasetIdError: The name does not have that form, or names another environment.
     """
-    remedy = "Name the new dataset with --dataset-id, for example d4rl/hopper/medium-v2."
+    remedy = "Choose a dataset id, for example d4rl/hopper/medium-v2."
     stem = path.stem.lower().replace("_", "-").removesuffix("-clipped")
     version = re.search(r"-v(\d+)(?=-|$)", stem)
     name = stem.replace(version[0], "", 1) if version else stem
@@ -166,14 +178,16 @@ def default_id(path: Path, env_id: str) -> str:
     found = {"walker": "walker2d"}.get(found, found)
     wanted = _key(env_id)
     if found in BENCHMARKS and found != wanted:  # some differ in nothing else: halfcheetah and walker2d
-        raise DatasetIdError(f"The file name {path.name!r} says {found}, and --env says {env_id}. Correct it. {remedy}")
+        raise DatasetIdError(
+            f"The file name {path.name!r} says {found}, but the environment named is {env_id}. Correct it. {remedy}"
+        )
     if (wanted or found) != found or not re.fullmatch(r"[a-z0-9]{2,}", found) or not re.fullmatch(r"[-\w]+", kind):
         raise DatasetIdError(f"The file name {path.name!r} does not say which data of {env_id} it holds. {remedy}")
     return f"d4rl/{found}/{_KINDS.get(kind, kind)}-v{version[1] if version else 0}"
 
 
 def _choices() -> str:
-    return f"{', '.join(BENCHMARKS)}, or a Gymnasium id such as Hopper-v5"
+    return f"{', '.join(BENCHMARKS)}, or a Gymnasium id such as Hopper-v4"
 
 
 def _key(env_id: str) -> str | None:
@@ -203,7 +217,7 @@ def _environment(env: str) -> tuple[EnvSpec, gym.Space, gym.Space]:
     except gym.error.Error as error:
         raise ConfigError(f"There is no environment {env!r} ({error}) Choose {_choices()}.") from error
     try:
-        made = make_env(spec.id)
+        made = make_env(spec)
     except StitchError:
         raise
     except Exception as error:  # each environment has its own
@@ -221,9 +235,13 @@ def _description(env_id: str, n_episodes: int, n_steps: int, record: Mapping[str
     dropped, repeated, clipped = (
         record[name] for name in ("dropped_steps", "repeated_observations", "clipped_actions")
     )
+    recorded_in = next((known.recorded_in for known in BENCHMARKS.values() if known.env_id == env_id), None)
     text = [
         f"D4RL's {record['file']}: {n_episodes:,} episodes ({record['ends']['terminal']:,} terminated), {n_steps:,} "
-        f"steps. They were recorded in D4RL's own version of the environment, of which {env_id} is the successor.",
+        "steps.",
+        f"They were recorded in {recorded_in}, whose physics and rewards {env_id} has."
+        if recorded_in
+        else f"They were recorded in D4RL's own version of the environment, and {env_id} may differ from it.",
         f"Dropped last steps of truncated episodes, whose next state is not in the file: {dropped:,}." * bool(dropped),
         f"Terminated episodes whose final observation is not in the file and repeats the one before: {repeated:,}."
         * bool(repeated),

@@ -167,7 +167,7 @@ def _check_same(dataset_id: str, asked: dict[str, int | None]) -> None:
         if made.get(key) != value:
             raise StitchError(
                 f"{dataset_id} is already there, made with {key} {made.get(key, 'unknown')} and not {value}. "
-                f"Delete it with `minari delete {dataset_id}` to make it anew, or omit the option to use it."
+                f"Delete it with `minari delete {dataset_id}` to make it anew, or leave {key} unset to use it."
             )
 
 

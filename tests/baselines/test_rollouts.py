@@ -1,6 +1,6 @@
 """Rollouts become valid episodes that say where they come from, and judges say how far off they are."""
 
-import dataclasses
+from itertools import count, repeat
 from types import SimpleNamespace
 
 import linear
@@ -172,18 +172,17 @@ def test_rollouts_come_back_from_disk_and_join(tmp_path):
 @pytest.mark.parametrize("wanted", [1, 5, 11, 40])
 def test_chunk_after_chunk_until_there_is_enough(tmp_path, wanted):
     lengths, seen = [0, 3, 0, 1, 4, 0], []
-    job = SimpleNamespace(transform=SimpleNamespace(discount=DISCOUNT, name="TATU"))
 
-    def make(job, chunk, progress):
-        path = tmp_path / f"{chunk}.npz"
-        rollouts(lengths, seed=chunk).save(path)
-        return path
+    def made_of(seeds):
+        for seed in seeds:
+            rollouts(lengths, seed=seed).save(tmp_path / f"{seed}.npz")
+            yield tmp_path / f"{seed}.npz"
 
+    job = SimpleNamespace(transform=SimpleNamespace(gamma=DISCOUNT, name="TATU"), made=lambda run: made_of(count()))
     fitted = FittedRollouts(
         dataset=SimpleNamespace(episodes=SOURCE, episode_ids=np.array(IDS)),
         run=Run(directory=tmp_path, workers=1, progress=lambda *report: seen.append(report)),
         job=job,
-        make=make,
     )
     sample = fitted.sample(wanted)
     chunks = -(-wanted // sum(lengths))
@@ -196,7 +195,7 @@ def test_chunk_after_chunk_until_there_is_enough(tmp_path, wanted):
         assert sum(made) >= wanted > sum(made[:-1])
     assert sample.report["rollouts"] > len(made) and sample.report["lengths"]["0"] > 0
     assert all(part["infos"]["return_to_go"].any() for part in parts)
-    wrong = dataclasses.replace(fitted, make=lambda job, chunk, progress: make(job, 0, progress))
+    job.made = lambda run: made_of(repeat(0))
     lengths[:] = [0] * 6
     with pytest.raises(LowAcceptanceError, match=rf"only 0 of 516 rollouts of TATU .* gave 0 of {wanted} steps"):
-        wrong.sample(wanted)
+        fitted.sample(wanted)

@@ -217,14 +217,8 @@ def make_job(folder, transform, data, seed=0):
 
 
 DATA = linear.episodes((14, 9, 20, 12), dtype=np.float32)
-SETTINGS = {
-    "horizon": 6,
-    "members": 3,
-    "elites": 2,
-    "chunk": 200,
-    "judges": JudgeConfig(hidden=16, dynamics=linear.FIT, termination=linear.FIT),
-    "discount": 0.9,
-}
+JUDGES = JudgeConfig(hidden=16, dynamics=linear.FIT, termination=linear.FIT)
+SETTINGS = {"horizon": 6, "members": 3, "elites": 2, "chunk": 200, "judges": JUDGES, "discount": 0.9}
 
 
 @pytest.fixture

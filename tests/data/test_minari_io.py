@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import gymnasium as gym
 import minari
@@ -17,6 +18,7 @@ from minari.storage.remotes.cloud_storage import CloudStorage
 from minari_stitch.data import hdf5, minari_io
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.errors import (
+    ConfigError,
     DatasetIdError,
     DatasetNotFoundError,
     InvalidDataError,
@@ -216,7 +218,7 @@ def test_an_invalid_dataset_is_refused_with_the_places_and_the_remedy(broken):
     with pytest.raises(InvalidDataError) as error:
         minari_io.read(broken)
     message = str(error.value)
-    assert "3 of 5 episodes are invalid" in message and "--skip-invalid" in message
+    assert "3 of 5 episodes are invalid" in message and "Leave them out with skip_invalid." in message
     assert "episode 1: observations have shape (10, 3) where 10 rewards want (11, 3)" in message
     assert "episode 2, step" in message and "episode 3, step 0: rewards is nan" in message
     with pytest.raises(InvalidDataError, match="the last step does not end the episode"):
@@ -252,6 +254,95 @@ def test_a_damaged_dataset_is_named(write_dataset, datasets_path, damage):
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(StorageError, match="test/walk-v0.*cannot be read.*minari download --force"):
         minari_io.read("test/walk-v0")
+
+
+# Datasets that are open
+
+
+def test_an_open_dataset_is_read_as_its_id_would_be(write_dataset):
+    by_id = minari_io.read(write_dataset(metadata={"mine": 1}, env_spec=gym.spec("Pendulum-v1")))
+    for source in (minari.load_dataset("test/walk-v0"), minari_io.load("test/walk-v0")):
+        dataset = minari_io.read(source, download=False)
+        assert_same_steps(dataset.episodes, by_id.episodes)
+        assert dataset.dataset_id == "test/walk-v0" and dataset.fingerprint == by_id.fingerprint
+        assert dataset.metadata == by_id.metadata and dataset.env_spec == by_id.env_spec
+        assert dataset.episode_ids.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("batch", [2, 500])
+def test_a_view_stays_one(write_dataset, make_episodes, monkeypatch, batch):
+    monkeypatch.setattr(minari_io, "_BATCH", batch)
+    episodes = make_episodes(7)
+    view = minari_io.load(write_dataset(episodes=episodes)).filter_episodes(lambda episode: episode.terminations[-1])
+    dataset = minari_io.read(view)
+    assert_same_steps(dataset.episodes, episodes.select([1, 3, 5]))
+    assert dataset.episode_ids.tolist() == [1, 3, 5] and dataset.skipped.n_episodes == 3
+    assert dataset.fingerprint != minari_io.read("test/walk-v0").fingerprint
+    view.episode_indices = np.array([5, 0])
+    assert_same_steps(minari_io.read(view).episodes, episodes.select([5, 0]))
+    first, _ = minari.split_dataset(minari_io.load("test/walk-v0"), [3, 4], seed=0)
+    assert minari_io.read(first).episode_ids.tolist() == first.episode_indices.tolist()
+
+
+def test_only_what_is_in_view_must_be_valid(broken):
+    whole = minari_io.load(broken)
+    assert minari_io.read(minari.MinariDataset(whole.storage, np.array([4, 0]))).episode_ids.tolist() == [4, 0]
+    with pytest.raises(InvalidDataError, match="2 of 3 episodes are invalid"):
+        minari_io.read(minari.MinariDataset(whole.storage, np.array([0, 1, 3])))
+
+
+@pytest.mark.parametrize("skip_invalid", [False, True])
+def test_a_view_of_nothing_is_an_error(write_dataset, skip_invalid):
+    view = minari_io.load(write_dataset()).filter_episodes(lambda episode: False)
+    with pytest.raises(InvalidDataError, match="'test/walk-v0' holds no episode, or this view of it holds none"):
+        minari_io.read(view, skip_invalid=skip_invalid)
+
+
+def test_a_dataset_outside_the_datasets_folder_is_read_where_it_is(
+    write_dataset, make_episodes, datasets_path, tmp_path
+):
+    write_dataset(episodes=make_episodes(seed=1))
+    shutil.move(datasets_path / "test/walk-v0", tmp_path / "elsewhere")
+    write_dataset()  # of the same id
+    away = minari.MinariDataset(tmp_path / "elsewhere/data")
+    dataset = minari_io.read(away)
+    assert_same_steps(dataset.episodes, make_episodes(seed=1))
+    assert dataset.dataset_id == "test/walk-v0" and dataset.fingerprint != minari_io.read("test/walk-v0").fingerprint
+    shutil.rmtree(datasets_path)
+    assert_same_steps(minari_io.read(away).episodes, make_episodes(seed=1))
+    assert not datasets_path.exists()
+
+
+def test_an_open_dataset_whose_folder_is_gone_is_named(write_dataset, datasets_path):
+    source = minari_io.load(write_dataset())
+    shutil.rmtree(datasets_path / "test/walk-v0")
+    with pytest.raises(DatasetNotFoundError, match="'test/walk-v0' was opened in .*walk-v0/data, which is gone. Open"):
+        minari_io.read(source)
+
+
+@pytest.mark.parametrize("damage", ["metadata.json", "main_data.hdf5"])
+def test_an_open_dataset_that_was_damaged_is_named(write_dataset, datasets_path, damage):
+    source = minari_io.load(write_dataset())
+    (datasets_path / "test/walk-v0/data" / damage).unlink()
+    with pytest.raises(StorageError, match="test/walk-v0.*cannot be read"):
+        minari_io.read(source)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, Path("test/walk-v0"), ["test/walk-v0"], BOX])
+def test_what_is_no_dataset_is_named(write_dataset, wrong):
+    write_dataset()
+    message = f"type {type(wrong).__name__} is no dataset: give a Minari dataset id or a minari.MinariDataset"
+    for take in (minari_io.read, minari_io.load):
+        with pytest.raises(ConfigError, match=message):
+            take(wrong)
+
+
+def test_loading_fetches_nothing(datasets_path):
+    with pytest.raises(DatasetNotFoundError, match="'test/walk-v0' is not in .*downloading is off"):
+        minari_io.load("test/walk-v0")
+    with pytest.raises(DatasetIdError, match="no version"):
+        minari_io.load("test/walk")
+    assert not datasets_path.exists()
 
 
 # Writing: whole or not at all

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minari_stitch.data import minari_io
+from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
-from minari_stitch.data.minari_io import Dataset
-from minari_stitch.data.mix import METADATA_KEY, mix, sample, select
+from minari_stitch.data.mix import MIX_KEY, mix, select, take_share
 from minari_stitch.data.validation import ValidationReport
 from minari_stitch.errors import ConfigError, DatasetIdError
 
@@ -92,7 +92,7 @@ def test_infos_that_all_share_are_kept(pair):
     assert mixed.episodes.infos["synthetic"].dtype == bool and mixed.episodes.infos["synthetic"][:105].all()
     assert not mixed.episodes.infos["synthetic"][105:].any()
     assert mixed.episodes.infos["value"][[0, -1], 0].tolist() == [1.0, 0.5]
-    assert mixed.metadata[METADATA_KEY]["infos"] == ["synthetic", "value"]
+    assert mixed.metadata[MIX_KEY]["infos"] == ["synthetic", "value"]
 
 
 def test_infos_of_different_shapes_are_left_out(pair):
@@ -112,7 +112,7 @@ def test_what_describes_the_sources_is_joined(pair):
     for part in (f"5 of 5 episodes of {A} and 3 of 3 episodes of {B}", "The first.", "The second."):
         assert part in metadata["description"]
     assert "demo" not in metadata  # which describes one source
-    first, second = metadata[METADATA_KEY]["sources"]
+    first, second = metadata[MIX_KEY]["sources"]
     assert (first["dataset_id"], first["fingerprint"]) == (A, pair[0].fingerprint)
     assert (second["dataset_id"], second["fingerprint"]) == (B, pair[1].fingerprint)
     assert first["metadata"] == {"demo": {"seed": 1}} and second["metadata"] == {}
@@ -130,8 +130,8 @@ def test_a_mix_can_be_mixed_again(pair):
     mix([read(BOTH), pair[0]], output_id="toy/three-v0")
     again = read("toy/three-v0")
     assert_same(again.episodes, [*pair[0].episodes, *pair[1].episodes, *pair[0].episodes])
-    source = again.metadata[METADATA_KEY]["sources"][0]
-    assert source["dataset_id"] == BOTH and METADATA_KEY in source["metadata"]
+    source = again.metadata[MIX_KEY]["sources"][0]
+    assert source["dataset_id"] == BOTH and MIX_KEY in source["metadata"]
     assert again.episodes.metadata[7]["mixed_from"] == BOTH and again.episodes.metadata[7]["mixed_episode"] == 7
 
 
@@ -139,7 +139,7 @@ def test_a_mix_of_a_stitched_dataset_is_not_taken_for_one(stitched):
     toy.ok("mix", toy.ID, toy.STITCHED, "--dataset-id", BOTH)
     mixed, source = read(BOTH), read(toy.STITCHED)
     assert "minari_stitch" not in mixed.metadata
-    assert mixed.metadata[METADATA_KEY]["sources"][1]["metadata"]["minari_stitch"] == source.metadata["minari_stitch"]
+    assert mixed.metadata[MIX_KEY]["sources"][1]["metadata"]["minari_stitch"] == source.metadata["minari_stitch"]
     assert mixed.episodes.metadata[-1].items() >= source.episodes.metadata[-1].items()
     result = toy.invoke("show", BOTH)
     assert result.exit_code == 1 and "InvalidDataError" in result.stderr
@@ -157,7 +157,7 @@ def test_a_selection_is_honoured(pair):
     mixed = read(BOTH)
     assert_same(mixed.episodes, [pair[0].episodes.episode(3), pair[0].episodes.episode(1), pair[1].episodes.episode(2)])
     assert [row["mixed_episode"] for row in mixed.episodes.metadata] == [3, 1, 2]
-    first = mixed.metadata[METADATA_KEY]["sources"][0]
+    first = mixed.metadata[MIX_KEY]["sources"][0]
     assert first["fingerprint"] == pair[0].episodes.select([3, 1]).fingerprint() != pair[0].fingerprint
 
 
@@ -200,7 +200,7 @@ def dataset(lengths):
 )
 def test_a_share_has_whole_episodes_and_no_more_than_it_needs(lengths, fraction, seed):
     source = dataset(lengths)
-    part = sample(source, fraction, np.random.default_rng(seed))
+    part = take_share(source, fraction, np.random.default_rng(seed))
     taken = part.episode_ids
     assert len(set(taken.tolist())) == len(taken) and (np.diff(taken) > 0).all()
     assert part.episodes.lengths.tolist() == [lengths[number] for number in taken]
@@ -213,13 +213,13 @@ def test_a_share_has_whole_episodes_and_no_more_than_it_needs(lengths, fraction,
 def test_a_share_of_equal_episodes_is_exact():
     """0.1 * 30 and the like are a little more than they should be."""
     for count in range(1, 11):
-        assert len(sample(dataset([3] * 10), count / 10, np.random.default_rng(0)).episodes) == count
+        assert len(take_share(dataset([3] * 10), count / 10, np.random.default_rng(0)).episodes) == count
 
 
 def test_a_share_of_one_dataset_has_a_name_of_its_own(pair):
     first = json.loads(toy.ok("mix", A, "--fraction", 0.2, "--json").stdout)
     assert (first["dataset_id"], first["n_steps"]) == ("toy/a-20pct-v0", 20)
-    assert read("toy/a-20pct-v0").metadata[METADATA_KEY]["fraction"] == 0.2
+    assert read("toy/a-20pct-v0").metadata[MIX_KEY]["fraction"] == 0.2
     assert json.loads(toy.ok("mix", A, "--fraction", 0.2, "--json").stdout)["dataset_id"] == "toy/a-20pct-v1"
     assert json.loads(toy.ok("mix", A, "--fraction", 0.125, "--json").stdout)["dataset_id"] == "toy/a-12_5pct-v0"
 
@@ -281,7 +281,7 @@ def test_datasets_of_different_kinds_are_refused(pair, datasets_path, change, sa
 def test_different_reference_scores_need_a_word(pair):
     toy.write(toy.walks(2), "toy/other-v0", ref_min_score=5.0, ref_max_score=9.0)
     words = [A, B, "toy/other-v0", "--dataset-id", BOTH]
-    says = [f"'{A}' and 'toy/other-v0' have different reference scores: [0.0, None] and [5.0, 9.0]", "--scores-of ID"]
+    says = [f"'{A}' and 'toy/other-v0' have different reference scores: [0.0, None] and [5.0, 9.0]", "scores_of"]
     refused(*words, kind="InvalidDataError", says=says)
     refused(*words, "--scores-of", "toy/none-v0", kind="ConfigError", says=[f"choose one of {A}, {B}, toy/other-v0"])
     toy.ok(*["mix", *words], "--scores-of", "toy/other-v0")
@@ -312,13 +312,13 @@ def test_an_evaluation_environment_is_kept_where_all_agree(pair):
 @pytest.mark.parametrize(
     ("words", "kind", "says"),
     [
-        ([A, B], "ConfigError", ["no name", "--dataset-id"]),
-        ([A], "ConfigError", ["no name", "--dataset-id"]),
+        ([A, B], "ConfigError", ["no name", "choose a dataset id"]),
+        ([A], "ConfigError", ["no name", "choose a dataset id"]),
         ([A, "--fraction", "0"], "ConfigError", ["fraction=0 is not possible"]),
         ([A, "--fraction", "1.5"], "ConfigError", ["fraction=1.5 is not possible"]),
         ([A, "--fraction", "nan"], "ConfigError", ["fraction=nan is not possible"]),
         ([A, "--fraction", "0.5", "--seed", "-1"], "ConfigError", ["seed=-1 is not possible"]),
-        ([A, "--dataset-id", B], "DatasetIdError", ["is taken", "--dataset-id"]),
+        ([A, "--dataset-id", B], "DatasetIdError", ["is taken", "Choose another dataset id"]),
         ([A, "--dataset-id", "x"], "DatasetIdError", ["has no version"]),
         ([A, "toy/none-v0", "--dataset-id", BOTH], "DatasetNotFoundError", ["'toy/none-v0'", "minari download"]),
         (["demo/none-v0", A, "--dataset-id", BOTH], "DatasetIdError", ["no demo dataset 'demo/none-v0'"]),
@@ -338,7 +338,7 @@ def test_the_function_refuses_nothing():
 
 def test_invalid_episodes_are_left_out_on_request(pair):
     toy.spoil(A, episode=2)
-    refused(A, B, "--dataset-id", BOTH, kind="InvalidDataError", says=["episode 2, step 3", "--skip-invalid"])
+    refused(A, B, "--dataset-id", BOTH, kind="InvalidDataError", says=["episode 2, step 3", "skip_invalid"])
     made = json.loads(toy.ok("mix", A, B, "--dataset-id", BOTH, "--skip-invalid", "--json").stdout)
     assert made["n_episodes"] == 7
     assert [row["mixed_episode"] for row in read(BOTH).episodes.metadata][:4] == [0, 1, 3, 4]

@@ -17,7 +17,7 @@ from minari_stitch.draw import camera, figures
 from minari_stitch.draw.render import render_episode
 from minari_stitch.errors import RenderError, StitchError
 from minari_stitch.sim import demo
-from minari_stitch.sim.behaviour import make_env
+from minari_stitch.sim.behaviour import make_env, play_episode, uniform
 from minari_stitch.sim.poses import poser
 
 ABOUT = {"source_episode": 0, "target_episode": 1, "bridge_states": 6, "return_before": 5.0, "return_after": 9.0}
@@ -72,8 +72,9 @@ def gl():
         pytest.skip("no OpenGL here; its error names what to install")
 
 
-def test_a_robot_gets_a_filmstrip_and_an_animation(gl, hops, tmp_path):
-    write(hops, [join(*hops), join(*hops, junction=10)], env_id="Hopper-v5")
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Hopper-v4"])
+def test_a_robot_gets_a_filmstrip_and_an_animation(gl, hops, tmp_path, env_id):
+    write(hops, [join(*hops), join(*hops, junction=10)], env_id=env_id)
     options = ["--episode", 0, "--output", tmp_path / "new", "--frames", 6, "--context", 10, "--every", 4]
     files = toy.ok("render", "test/joined-v0", *options).stdout.split()
     assert [Path(file).name for file in files] == [f"test-joined-v0-episode-0.{kind}" for kind in ("png", "gif")]
@@ -125,7 +126,7 @@ def test_missing_opengl_names_what_to_install(monkeypatch, hops, tmp_path):
     write(hops, [join(*hops)], env_id="Hopper-v5")
     result = toy.invoke("render", "test/joined-v0", "--output", tmp_path)
     assert result.exit_code == 1 and tried == ["egl", "osmesa"]
-    for word in ("RenderError", "egl or osmesa", "libegl1", "libosmesa6", "MUJOCO_GL=egl", "--returns"):
+    for word in ("RenderError", "egl or osmesa", "libegl1", "libosmesa6", "MUJOCO_GL=egl", "returns need neither"):
         assert word in result.stderr
     # What needs no OpenGL is drawn all the same.
     (file,) = toy.ok("render", "test/joined-v0", "--returns", "--output", tmp_path).stdout.split()
@@ -165,12 +166,12 @@ def test_an_informative_episode_is_chosen():
     long = {"bridge_states": 6}
     choices = [join(*parts, junction=5), join(*parts, junction=60, return_after=6.0), join(*parts, junction=61)]
     stitched, source = write(parts, [{**each, "metadata": each["metadata"] | long} for each in choices])
-    seam = figures.Seam.of(stitched, None, source)
-    assert seam.episode == 2  # enough on both sides, and the larger gain
-    assert (seam.begin, seam.end) == (61, 68)
-    assert [seam.part(state) for state in (0, 61, 62, 67, 68)] == ["source", "source", "bridge", "bridge", "target"]
-    np.testing.assert_array_equal(seam.source, parts[0]["observations"])
-    np.testing.assert_array_equal(seam.observations[68], seam.target[15])
+    episode = figures.StitchedEpisode.of(stitched, None, source)
+    assert episode.number == 2  # enough on both sides, and the larger gain
+    assert (episode.begin, episode.end) == (61, 68)
+    assert [episode.part(state) for state in (0, 61, 62, 67, 68)] == ["source", "source", "bridge", "bridge", "target"]
+    np.testing.assert_array_equal(episode.source, parts[0]["observations"])
+    np.testing.assert_array_equal(episode.observations[68], episode.target[15])
 
 
 def test_a_bridge_written_alone_is_shown_at_its_time():
@@ -178,18 +179,18 @@ def test_a_bridge_written_alone_is_shown_at_its_time():
     alone = join(*parts)
     cut = {key: alone[key][15:] for key in ("observations", "actions", "rewards", "terminations", "truncations")}
     stitched, source = write(parts, [cut | {"metadata": alone["metadata"] | {"bridge_start": 5}}])
-    seam = figures.Seam.of(stitched, 0, source)
-    np.testing.assert_array_equal(seam.source[:6], seam.observations[:6])
+    episode = figures.StitchedEpisode.of(stitched, 0, source)
+    np.testing.assert_array_equal(episode.source[:6], episode.observations[:6])
 
 
 @pytest.mark.parametrize("count", [3, 5, 10, 12])
 def test_pictures_spread_over_all_three_parts(count):
     parts = toy.walks(episodes=2, length=60)
     stitched, _ = write(parts, [join(*parts)])
-    seam = figures.Seam.of(stitched)
-    states = seam.spread(count, 12)
+    episode = figures.StitchedEpisode.of(stitched)
+    states = episode.spread(count, 12)
     assert states == sorted(set(states)) and len(states) <= count
-    assert {seam.part(state) for state in states} == {"source", "bridge", "target"}
+    assert {episode.part(state) for state in states} == {"source", "bridge", "target"}
     assert {20, 27} <= set(states) and states[0] >= 8 and states[-1] <= 39
     assert len(states) == count
 
@@ -197,8 +198,8 @@ def test_pictures_spread_over_all_three_parts(count):
 def test_a_bridge_at_the_very_start_still_has_its_three_parts():
     parts = toy.walks(episodes=2, length=30)
     stitched, _ = write(parts, [join(*parts, junction=0, entry=30)])
-    seam = figures.Seam.of(stitched)
-    assert seam.spread(10, 50) == [0, 1, 3, 4, 6, 7]
+    episode = figures.StitchedEpisode.of(stitched)
+    assert episode.spread(10, 50) == [0, 1, 3, 4, 6, 7]
 
 
 def test_returns_are_those_of_the_metadata():
@@ -227,7 +228,7 @@ def test_a_maze_is_drawn_as_paths_without_opengl(monkeypatch, tmp_path):
         assert plot.width > plot.height
 
     axes = Figure().subplots()
-    figures.paths(axes, figures.Seam.of(stitched, 0, source), slice(0, 2), source.episodes.observations)
+    figures.paths(axes, figures.StitchedEpisode.of(stitched, 0, source), slice(0, 2), source.episodes.observations)
     lines = {line.get_label(): line.get_xydata() for line in axes.lines}
     bridge = lines["generated bridge: 6 states"]
     np.testing.assert_array_equal(bridge, stitched.episodes.observations[20:28, :2])
@@ -243,7 +244,7 @@ def test_errors_name_the_value_and_the_remedy(stitched, tmp_path):
     for words, message in {
         ("--episode", count): f"no episode {count}: choose one of 0 to {count - 1}",
         ("--episode", -1): f"no episode -1: choose one of 0 to {count - 1}",
-        ("--returns", "--output", "/dev/null/folder"): "choose a folder with --output",
+        ("--returns", "--output", "/dev/null/folder"): "choose another folder",
     }.items():
         result = toy.invoke("render", toy.STITCHED, *words)
         assert result.exit_code == 1 and "RenderError" in result.stderr and message in result.stderr
@@ -256,8 +257,8 @@ def test_an_original_episode_has_no_bridge():
     parts = toy.walks(episodes=2, length=60)
     stitched, _ = write(parts, [parts[0] | {"metadata": {"augmented": False}}, join(*parts)])
     with pytest.raises(RenderError, match=r"episode 0 of test/joined-v0 is an original one.*such as 1"):
-        figures.Seam.of(stitched, 0)
-    assert figures.Seam.of(stitched).episode == 1
+        figures.StitchedEpisode.of(stitched, 0)
+    assert figures.StitchedEpisode.of(stitched).number == 1
     with pytest.raises(RenderError, match="test/source-v0 has no stitched episode"):
         figures.stitched_metadata(minari_io.read("test/source-v0", keep_infos=True))
 
@@ -275,16 +276,19 @@ def test_other_environments_are_named(gl, tmp_path):
 # observations back in the simulator
 
 
-@pytest.mark.parametrize("name", ["hopper", "walker2d", "halfcheetah", "pen"])
-def test_an_observation_puts_the_simulator_where_it_was(name):
-    recipe = demo.RECIPES[f"demo/{name}/medium-v0"]
-    (episode, *_) = demo.rollout(recipe, n_steps=40, workers=1)
-    body = poser(recipe.env_id)
-    for observation in episode["observations"][::3]:
+ROBOTS = [f"{name}-v{version}" for name in ("Hopper", "Walker2d", "HalfCheetah") for version in (4, 5)]
+
+
+@pytest.mark.parametrize("env_id", [*ROBOTS, "AdroitHandPen-v1"])
+def test_an_observation_puts_the_simulator_where_it_was(env_id):
+    env = make_env(env_id)
+    policy = uniform(env.action_space, np.random.default_rng(0))
+    observations = play_episode(env, policy, seed=0)["observations"][:41]
+    body = poser(env_id)
+    for observation in observations[::3]:
         body.set(observation, 0.5)
-        shown = body.env._get_obs()
-        np.testing.assert_allclose(shown, observation, atol=1e-9)
-    assert len(body.travelled(episode["observations"])) == 41
+        np.testing.assert_allclose(body.env._get_obs(), observation, atol=1e-9)
+    assert len(body.travelled(observations)) == len(observations)
 
 
 def test_the_robot_travels_as_far_as_it_did():

@@ -1,6 +1,8 @@
 """D4RL files in every layout come back step for step, and what is none is refused."""
 
 import json
+from functools import partial
+from importlib import resources
 
 import gymnasium as gym
 import h5py
@@ -15,7 +17,9 @@ from minari_stitch.data import minari_io
 from minari_stitch.data.d4rl_rows import Cut, Rows, episodes
 from minari_stitch.errors import DatasetIdError, StitchError
 from minari_stitch.sim import d4rl as d4rl_io
+from minari_stitch.sim.behaviour import load_actor, make_env, play_episode
 from minari_stitch.sim.d4rl import BENCHMARKS, default_id, import_d4rl
+from minari_stitch.sim.poses import poser
 
 LAYOUTS = [(timeouts, following) for timeouts in (True, False) for following in (True, False)]
 SIZES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "pen": (45, 24), "Pendulum-v1": (3, 1)}
@@ -228,7 +232,15 @@ def test_environment_and_reference_scores_are_those_of_the_benchmark(tmp_path, m
 def test_a_gymnasium_id_of_a_benchmark_has_its_scores(tmp_path):
     path = save(tmp_path / "hopper_medium.hdf5", table(known([(20, True)], SIZES["hopper"])))
     assert import_d4rl(path, env="Hopper-v5").dataset_id == "d4rl/hopper/medium-v0"
-    assert read("d4rl/hopper/medium-v0").metadata["ref_max_score"] == 3234.3
+    dataset = read("d4rl/hopper/medium-v0")
+    assert dataset.env_spec.id == "Hopper-v5" and dataset.metadata["ref_max_score"] == 3234.3
+    assert "Hopper-v5 may differ" in dataset.metadata["description"]
+
+
+def test_only_where_an_environment_is_named_on_purpose_is_its_age_no_news():
+    make_env("Hopper-v4").close()
+    with pytest.warns(DeprecationWarning, match="Hopper-v4 is out of date"):
+        gym.make("Hopper-v4").close()
 
 
 def test_columns_of_width_one_and_numbers_for_flags_are_read(tmp_path):
@@ -269,6 +281,54 @@ def test_a_program_of_its_own_writes_json_and_nothing_else(tmp_path):
     assert json.loads(result.stdout)["dataset_id"] == "d4rl/pen/cloned-v1"
 
 
+# The environment that a file was recorded in
+
+
+ACTORS = {"hopper": "hopper-0140000", "halfcheetah": "halfcheetah-0040000", "walker2d": "walker2d-0300000"}
+
+
+def recorded(env):
+    """Two episodes with D4RL's physics and rewards, but in double precision; robots that can fall do so in the end."""
+    with resources.as_file(resources.files("minari_stitch.policies") / f"{ACTORS[env]}.npz") as path:
+        actor = partial(load_actor(path), rng=np.random.default_rng(0))
+    made = make_env({"hopper": "Hopper-v4", "halfcheetah": "HalfCheetah-v4", "walker2d": "Walker2d-v4"}[env])
+    return [play_episode(made, actor, seed=seed) for seed in range(2)]
+
+
+def deviations(episodes, spec, n_steps=300):
+    """What an environment makes of the last recorded steps: errors of observations and of rewards, `(n_steps,)`."""
+    body = poser(spec.id)
+    clip = np.inf if spec.name == "HalfCheetah" else 10  # of a clipped velocity the state is not known
+    states, following = (episodes.observations[episodes.step_state + later] for later in (0, 1))
+    steps = np.flatnonzero((np.abs(states[:, body.positions :]) < clip).all(1))[-n_steps:]
+    assert steps[-1] == episodes.n_steps - 1
+    errors = []
+    for step in steps:
+        body.set(states[step])
+        observation, reward, terminated, *_ = body.env.step(episodes.actions[step])
+        errors.append((np.abs(observation - following[step]).max(), reward - episodes.rewards[step]))
+        assert terminated == episodes.terminations[step]
+    return np.array(errors).T
+
+
+@pytest.mark.parametrize("env", ACTORS)
+def test_recorded_steps_come_back_in_the_environment_of_the_dataset(tmp_path, env):
+    parts = recorded(env)
+    import_d4rl(save(tmp_path / f"{env}_medium-v2.hdf5", table(parts)), env=env)
+    dataset = read(f"d4rl/{env}/medium-v2")
+    assert_same(dataset.episodes, parts)
+    spec = dataset.env_spec
+    outcome, reward = deviations(dataset.episodes, spec)
+    assert outcome.max() < 1e-6 and np.abs(reward).max() < 1e-5
+    assert f"recorded in {spec.name}-v2, whose physics and rewards {spec.id} has" in dataset.metadata["description"]
+
+    # Its successor rewards no fall, and has another friction under the walker's right foot.
+    outcome, reward = deviations(dataset.episodes, gym.spec(f"{spec.name}-v5"))
+    assert dataset.episodes.terminations[-1] == (env != "halfcheetah")
+    assert reward[-1] == pytest.approx(0.0 if env == "halfcheetah" else -1.0, abs=0.1 if env == "walker2d" else 1e-5)
+    assert np.mean(outcome > 0.01) > 0.1 if env == "walker2d" else outcome.max() < 1e-6
+
+
 # Names
 
 
@@ -294,14 +354,14 @@ def test_the_id_comes_from_the_name(tmp_path, name, env_id, dataset_id):
 
 @pytest.mark.parametrize("name", ["data", "hopper", "hopper-v2", "hopper_medium-v2 (1)", "medium-hopper-v2", "x-y"])
 def test_a_name_that_says_nothing_asks_for_an_id(tmp_path, name):
-    with pytest.raises(DatasetIdError, match="does not say which data of Hopper-v5.*--dataset-id"):
+    with pytest.raises(DatasetIdError, match="does not say which data of Hopper-v5.*Choose a dataset id"):
         default_id(tmp_path / f"{name}.hdf5", "Hopper-v5")
 
 
 @pytest.mark.parametrize("env_id", ["Walker2d-v5", "Ant-v5"])
 def test_a_name_of_another_environment_is_refused(tmp_path, env_id):
     """HalfCheetah and Walker2d have the same widths: nothing else would tell."""
-    with pytest.raises(DatasetIdError, match=f"says halfcheetah, and --env says {env_id}"):
+    with pytest.raises(DatasetIdError, match=f"says halfcheetah, but the environment named is {env_id}"):
         default_id(tmp_path / "halfcheetah_medium-v2.hdf5", env_id)
 
 
@@ -325,9 +385,9 @@ WRONG = {
     "lengths": (broken(actions=np.zeros((19, 3))), "but have {'observations': 20, 'actions': 19"),
     "observations": (
         table(known([(20, True)], (17, 3))),
-        "observations have shape (20, 17), but Hopper-v5 wants (N, 11)",
+        "observations have shape (20, 17), but Hopper-v4 wants (N, 11)",
     ),
-    "actions": (table(known([(20, True)], (11, 6))), "actions have shape (20, 6), but Hopper-v5 wants (N, 3)"),
+    "actions": (table(known([(20, True)], (11, 6))), "actions have shape (20, 6), but Hopper-v4 wants (N, 3)"),
     "next": (broken(next_observations=np.zeros((20, 5))), "next_observations have shape (20, 5), and observations"),
     "images": (broken(observations=np.zeros((20, 11, 2))), "observations have shape (20, 11, 2)"),
     "rewards": (broken(rewards=np.zeros((20, 2))), "rewards have shape (20, 2)"),
@@ -381,7 +441,7 @@ def test_an_environment_that_cannot_be_built_is_named(tmp_path, datasets_path, m
 
     monkeypatch.setattr(d4rl_io, "make_env", fail)
     path = save(tmp_path / "hopper_medium-v2.hdf5", broken())
-    says = ["Environment Hopper-v5 cannot be built (ImportError: no simulator)", "pip install"]
+    says = ["Environment Hopper-v4 cannot be built (ImportError: no simulator)", "pip install"]
     refused(datasets_path, path, "--env", "hopper", kind="StitchError", says=says)
 
 
@@ -401,7 +461,7 @@ def test_an_id_is_checked_before_the_file_is_read(tmp_path, datasets_path):
 def test_a_taken_id_is_refused(tmp_path):
     path = save(tmp_path / "hopper_medium-v2.hdf5", broken())
     import_d4rl(path, env="hopper")
-    with pytest.raises(StitchError, match="'d4rl/hopper/medium-v2' is taken.*--dataset-id"):
+    with pytest.raises(StitchError, match="'d4rl/hopper/medium-v2' is taken.*Choose another dataset id"):
         import_d4rl(path, env="hopper")
 
 

@@ -1,5 +1,9 @@
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from importlib import resources
 
 import minari
@@ -154,6 +158,58 @@ def test_pen_actors_act_alike_in_any_number_of_processes():
     one, two = (demo.rollout(recipe, n_steps=80, workers=workers) for workers in (1, 2))
     assert one.fingerprint() == two.fingerprint()
     assert np.abs(one.actions).max() <= 1 and np.abs(one.actions).std() > 0.01
+
+
+ENDLESS = """
+import os
+from pathlib import Path
+from minari_stitch.sim import demo
+
+play = demo.play_episode
+
+def seen(*args, **kwargs):
+    Path(f"{os.getpid()}.worker").touch()
+    return play(*args, **kwargs)
+
+demo.play_episode = seen  # in the workers too, which run this script up to here
+
+if __name__ == "__main__":
+    demo.rollout(demo.RECIPES["demo/hopper/medium-v0"], n_steps=10**7, workers=2)
+"""
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_roll_outs_do_not_outlive_a_killed_parent(tmp_path, name):
+    (tmp_path / "script.py").write_text(ENDLESS)
+    parent = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    workers = []
+    try:
+        assert wait_for(lambda: len(list(tmp_path.glob("*.worker"))) == 2, 60)
+        workers = [int(path.stem) for path in tmp_path.glob("*.worker")]
+        assert parent.pid not in workers and all(map(alive, workers))
+        parent.send_signal(getattr(signal, name))
+        assert parent.wait(30) == -getattr(signal, name)
+        assert wait_for(lambda: not any(map(alive, workers)), 10)
+    finally:
+        parent.kill()
+        parent.wait()
+        for worker in filter(alive, workers):
+            os.kill(worker, signal.SIGKILL)
 
 
 def test_unknown_id_lists_the_valid_ones():
