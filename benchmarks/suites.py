@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from minari_stitch.errors import StitchError
-from minari_stitch.presets import METHODS, MethodName
+from minari_stitch.registry import transform_class
 
 ALGORITHMS = ("dt", "iql", "td3_bc", "bc")
 DEFAULT_DATASET = "demo/hopper/medium-replay-v0"
@@ -87,19 +87,19 @@ class Variant:
         options: Further options of `minari-stitch augment`.
     """
 
-    method: MethodName = "diffstitch"
+    method: str = "diffstitch"
     label: str = ""
     options: tuple[str, ...] = ()
 
     @property
     def suffix(self) -> str:
         """What the names of the datasets it writes end with, before the version."""
-        return f"{METHODS[self.method].suffix}{'-' if self.label else ''}{self.label}"
+        return f"{transform_class(self.method).suffix}{'-' if self.label else ''}{self.label}"
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"{METHODS[self.method].name}{', ' if self.label else ''}{self.label.replace('-', ' ')}"
+        return f"{transform_class(self.method).name}{', ' if self.label else ''}{self.label.replace('-', ' ')}"
 
 
 DIFFSTITCH = Variant()

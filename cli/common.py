@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Annotated, Optional
 
@@ -21,6 +22,15 @@ OutputId = Annotated[
 ]
 
 
+_OPTIONS = {name: f"--{name.replace('_', '-')}" for name in ("skip_invalid", "scores_of", "demo_steps")}
+_OPTIONS |= {"n_steps": "--steps"}
+
+
+def _as_options(message: str) -> str:
+    """The library speaks of its parameters; here they are options."""
+    return re.sub(r"\b(" + "|".join(_OPTIONS) + r")\b", lambda match: _OPTIONS[match[0]], message)
+
+
 @contextlib.contextmanager
 def errors(verbose: bool) -> Iterator[None]:
     """Named errors become a red message and exit code 1; anything else is a bug and keeps its traceback."""
@@ -34,7 +44,7 @@ def errors(verbose: bool) -> Iterator[None]:
         if verbose:
             err.print_exception()
         err.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        err.print(_as_options(str(error)), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         err.print("\nInterrupted. Trained models and finished chunks are kept: run the same command to go on.")

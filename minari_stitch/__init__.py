@@ -83,7 +83,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: torch takes seconds, and `minari-stitch --help` needs none of it."""
+    """Import on first use: torch takes seconds, and the help of the command line needs none of it."""
     if name == "__version__":
         from importlib.metadata import version
 

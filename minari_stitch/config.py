@@ -113,7 +113,12 @@ def adjust(config: C, changes: Mapping[str, Any], *, within: str = "") -> C:
             raise ConfigError(f"there is no setting {within + name!r}: {within + first!r} has no settings of its own")
     for name, below in inner.items():
         values[name] = adjust(values.get(name, getattr(config, name)), below, within=f"{within}{name}.")
-    return dataclasses.replace(config, **values)  # type: ignore[type-var]
+    try:
+        return dataclasses.replace(config, **values)  # type: ignore[type-var]
+    except ConfigError as error:
+        if any(str(error).startswith(f"{name}=") for name in names):
+            raise ConfigError(f"{within}{error}") from None
+        raise
 
 
 def parse(assignment: str) -> tuple[str, Any]:

@@ -66,14 +66,14 @@ def test_a_malformed_id(refused, dataset_id, says):
 def test_an_output_id_that_is_taken(refused, stitched, command):
     words = toy.tiny(toy.ID) if command == "augment" else ["filter", toy.STITCHED, "--delta", 1]
     refused(
-        *words, "--dataset-id", toy.STITCHED, says=[f"'{toy.STITCHED}' is taken", "--dataset-id", "walk-stitched-v1"]
+        *words, "--dataset-id", toy.STITCHED, says=[f"'{toy.STITCHED}' is taken", "another dataset id", "walk-stitched-v1"]
     )
 
 
 def test_a_malformed_output_id_is_found_before_any_work(refused, datasets_path):
     toy.write()
     refused(*toy.tiny(toy.ID), "--dataset-id", "nice", says=["'nice'", "nice-v0"])
-    refused(*toy.tiny(toy.ID), "--dataset-id", f"{toy.ID}/inside-v0", says=[toy.ID, "--dataset-id"])
+    refused(*toy.tiny(toy.ID), "--dataset-id", f"{toy.ID}/inside-v0", says=[toy.ID, "another dataset id"])
     assert not (datasets_path / ".stitch-runs").exists()
 
 
@@ -171,13 +171,16 @@ def test_a_damaged_dataset(refused, datasets_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--delta", "0"], ["delta=0.0", "positive"]),
-        (["--delta", "-2"], ["delta=-2.0", "positive"]),
-        (["--delta", "nan"], ["delta=nan", "positive"]),
-        (["--steps", "0"], ["--steps 0", "at least 1"]),
-        (["--seed", "-1"], ["seed=-1", "0 or more"]),
-        (["--workers", "0"], ["workers=0", "at least 1"]),
-        (["--threads", "0"], ["threads=0", "at least 1"]),
+        (["--delta", "0"], ["delta=0.0", "greater than 0"]),
+        (["--delta", "-2"], ["delta=-2.0", "greater than 0"]),
+        (["--delta", "nan"], ["delta=nan", "finite number"]),
+        (["--steps", "0"], ["--steps=0", "at least 1"]),
+        (["--seed", "-1"], ["seed=-1", "use 0 to"]),
+        (["--workers", "0"], ["workers=0", "use 1 to"]),
+        (["--threads", "0"], ["threads=0", "use 1 to"]),
+        (["--workers", "1000000"], ["workers=1000000", "use 1 to"]),
+        (["--threads", "1000000"], ["threads=1000000", "use 1 to"]),
+        (["--demo-steps", "1000"], ["--demo-steps=1000", "not a demo dataset"]),
         (["--device", "gpu"], ["'gpu'", "use cpu, cuda or mps"]),
         (["--set", "models.diffusion.multipliers=(1,2,4)", "--set", "models.diffusion.horizon=18"], ["16 or 20"]),
         (["--set", "models.diffusion.horizon=8"], ["bridge of 8", "horizon=8"]),
@@ -203,14 +206,14 @@ def test_a_device_that_is_not_there(refused, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     toy.write()
-    refused(*toy.tiny(toy.ID), "--device", "cuda", says=["ConfigError", "'cuda'", "--device cpu"])
+    refused(*toy.tiny(toy.ID), "--device", "cuda", says=["ConfigError", "'cuda'", "use cpu"])
 
 
 def test_a_delta_that_nothing_meets(refused):
     toy.write()
     output = refused(
         *toy.tiny(toy.ID, "--delta", "1e-9"),
-        says=["LowAcceptanceError", "only 0 of 512 pairs qualify at delta 1e-09", "0 of 360 steps", "Raise --delta"],
+        says=["LowAcceptanceError", "only 0 of 512 pairs qualify at delta 1e-09", "0 of 360 steps", "Raise delta"],
     )
     shares = re.findall(r"([\d.]+): ([\d.]+)%", output)
     assert [float(delta) for delta, _ in shares][-2:] == [8, 16] and float(shares[-1][1]) > 50
@@ -233,7 +236,7 @@ def test_a_run_directory_that_cannot_be_written(refused, tmp_path):
     toy.write()
     (tmp_path / "file").touch()
     refused(
-        *toy.tiny(toy.ID), "--run-dir", tmp_path / "file", says=["StorageError", str(tmp_path / "file"), "--run-dir"]
+        *toy.tiny(toy.ID), "--run-dir", tmp_path / "file", says=["StorageError", str(tmp_path / "file"), "another one"]
     )
 
 
@@ -258,7 +261,7 @@ def test_a_disk_that_fills_while_proposing(refused, stitched, monkeypatch):
 
     monkeypatch.setattr(np, "savez", full)
     words = toy.tiny(toy.ID, "--seed", 5)
-    refused(*words, says=["StorageError", "No space left on device", "--run-dir"])
+    refused(*words, says=["StorageError", "No space left on device", "another run directory"])
 
 
 def test_a_disk_that_fills_while_training(refused, monkeypatch):
@@ -267,7 +270,7 @@ def test_a_disk_that_fills_while_training(refused, monkeypatch):
 
     toy.write()
     monkeypatch.setattr(Path, "write_bytes", full)
-    refused(*toy.tiny(toy.ID), says=["StorageError", r"diffusion\.pt", "No space left on device", "--run-dir"])
+    refused(*toy.tiny(toy.ID), says=["StorageError", r"diffusion\.pt", "No space left on device", "another run directory"])
 
 
 @pytest.mark.parametrize("what", ["models-*/dynamics.pt", "chunks-*/000000.npz"])
@@ -279,7 +282,7 @@ def test_a_damaged_run_directory(refused, stitched, datasets_path, what):
             chunk.unlink()
     path.write_bytes(path.read_bytes()[:100])
     words = toy.tiny(toy.ID, "--delta", toy.DELTA)
-    refused(*words, says=["StorageError", re.escape(str(path)), "Remove it and run the same command"])
+    refused(*words, says=["StorageError", re.escape(str(path)), "Remove it and run the same again"])
     path.unlink()
     toy.ok(*words)
     fingerprints = {minari_io.read(name).fingerprint for name in (toy.STITCHED, "toy/walk-stitched-v1")}

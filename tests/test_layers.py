@@ -1,6 +1,7 @@
 """Imports inside the package point downwards only, and only `minari_io` knows Minari."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -11,36 +12,41 @@ CLI = ROOT / "cli"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
-    {"errors", "policies", "baselines", "data", "diffstitch", "draw", "learn", "sim"},
-    {"config", "data.ids", "data.storage"},
-    {"progress"},
-    {"pool"},
+    {"errors", "policies", "progress", "baselines", "data", "diffstitch", "draw", "learn", "sim"},
+    {"config", "data.ids", "data.storage", "pool"},
     {"data.episodes", "data.hdf5", "data.spaces"},
-    {"data.validation"},
+    {"data.validation", "data.provenance"},
+    {"data.dataset"},
     {"data.minari_io"},
-    {"sim.behaviour", "data.mix", "data.d4rl_rows"},
-    {"sim.d4rl", "sim.demo"},
-    {"draw.figures", "sim.poses"},
+    {"data.d4rl_rows", "data.mix"},
+    {"sim.behaviour"},
+    {"sim.d4rl", "sim.demo", "sim.poses"},
+    {"draw.figures"},
     {"draw.camera"},
     {"draw.render"},
-    {"learn.normalize", "learn.nets", "learn.loop"},
-    {"diffstitch.diffusion", "baselines.edm"},
-    {"diffstitch.models"},
-    {"diffstitch.fitting", "diffstitch.source"},
-    {"diffstitch.repair"},
+    {"learn.loop", "learn.nets", "learn.normalize", "learn.seeds"},
+    {"learn.scales"},
+    {"learn.tables"},
+    {"learn.judging"},
+    {"run"},
+    {"job", "transform"},
+    {"registry"},
+    {"diffstitch.diffusion", "diffstitch.unet", "baselines.denoiser", "baselines.edm", "baselines.rollouts"},
+    {"diffstitch.config", "baselines.rolled"},
+    {"diffstitch.models", "diffstitch.presets"},
+    {"diffstitch.repair", "diffstitch.source", "diffstitch.training"},
     {"diffstitch.stitch"},
     {"diffstitch.proposals"},
-    {"diffstitch.assemble", "run"},
-    {"baselines.rollouts", "transform", "job"},
-    {"baselines.rolled"},
-    {"baselines.controls", "diffstitch.transform", "baselines.synther", "baselines.tatu"},
-    {"presets", "sim.oracle"},
+    {"diffstitch.assemble", "sim.oracle"},
+    {"baselines.controls", "baselines.synther", "baselines.tatu", "diffstitch.transform"},
     {"pipeline"},
+    {"api"},
     {"__init__"},
     {"cli.common", "cli.view"},
     {"cli.datasets", "cli.render"},
     {"cli.app"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 LONGEST = 350
@@ -96,9 +102,20 @@ def test_imports_point_downwards(name):
 
 
 def test_the_graph_is_read_right():
-    assert {"data.minari_io", "run", "transform", "diffstitch.assemble"} <= set(inner("pipeline"))
-    assert {"cli.view", "progress", "sim.demo"} <= set(inner("cli.app"))
-    assert set(inner("transform")) == {"data.minari_io", "run"}
+    assert {"data.minari_io", "run", "transform", "data.provenance"} <= set(inner("pipeline"))
+    assert {"cli.view", "progress", "api", "registry"} <= set(inner("cli.app"))
+    assert set(inner("transform")) == {"data.minari_io", "errors", "run"}
+
+
+def test_the_paper_stands_alone():
+    """Baselines know nothing of it, and what it uses knows neither."""
+    for name in MODULES:
+        folder = name.partition(".")[0]
+        used = {other.partition(".")[0] for other in inner(name) if "." in other}
+        if folder == "baselines":
+            assert "diffstitch" not in used, name
+        if folder in ("data", "learn", "draw"):
+            assert not used & {"diffstitch", "baselines"}, name
 
 
 def test_there_is_no_cycle():
@@ -121,6 +138,14 @@ def test_the_library_prints_nothing_and_knows_no_terminal():
             assert not used & {"typer", "rich", "click"}, name
             calls = (node for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Call))
             assert not any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls), name
+
+
+def test_no_message_of_the_library_names_a_flag():
+    """Python users have none; the command line says what stands for what."""
+    for name, path in MODULES.items():
+        if not name.startswith("cli"):
+            texts = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+            assert not [text for text in texts if isinstance(text, str) and re.search(r"(^|\s)--[a-z]", text)], name
 
 
 def test_no_module_is_long():

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import toy
 from gymnasium import spaces
-from minari_stitch.presets import from_dict, override, preset
+from minari_stitch.config import adjust, parse
+from minari_stitch.diffstitch.transform import DiffStitch
+from minari_stitch.registry import from_record
 
 from minari_stitch.data import minari_io
 from minari_stitch.data.provenance import RECORD_KEY
@@ -680,14 +682,14 @@ def test_only_demo_datasets_are_rolled_out_further(datasets_path):
 
 
 def tiny_transform():
-    return override(preset("fast"), *toy.TINY[1::2])
+    return adjust(DiffStitch(), dict(map(parse, toy.TINY[1::2])))
 
 
 def test_augment_as_a_function_reports_its_stages(datasets_path, tmp_path):
     toy.write()
     seen = []
     run = Run(directory=tmp_path / "run", workers=1, threads=1, progress=lambda *report: seen.append(report))
-    transform = override(tiny_transform(), f"qualify.delta={toy.DELTA}")
+    transform = adjust(tiny_transform(), {"qualify.delta": toy.DELTA})
     result = run_augment(minari_io.read(toy.ID), transform, run, n_steps=100, include_original=True)
     assert result.path == datasets_path / toy.STITCHED and result.dataset_id == toy.STITCHED
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
@@ -704,7 +706,7 @@ def test_augment_as_a_function_reports_its_stages(datasets_path, tmp_path):
 
 def test_too_few_acceptances_say_what_was_reached(stitched):
     source = minari_io.read(toy.ID)
-    transform = override(tiny_transform(), "qualify.delta=1e-9")
+    transform = adjust(tiny_transform(), {"qualify.delta": 1e-9})
     with pytest.raises(LowAcceptanceError) as caught:
         run_augment(source, transform, Run(directory=default_run_directory(source), workers=1, threads=1))
     message = str(caught.value)

@@ -157,9 +157,10 @@ def test_what_is_mentioned_in_the_text_exists():
         if code.startswith("minari-stitch "):
             assert toy.invoke(*re.match(r"minari-stitch (demo list|[\w-]+)", code)[1].split(), "--help").exit_code == 0
         if setting := re.search(r"--set ([\w.]+=\w+)", code):
-            from minari_stitch.presets import override, preset
+            from minari_stitch.config import adjust, parse
+            from minari_stitch.diffstitch.transform import DiffStitch
 
-            override(preset("fast"), setting[1])
+            adjust(DiffStitch(), dict([parse(setting[1])]))
 
 
 def test_links_lead_somewhere():
