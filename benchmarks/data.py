@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.algos import Ratio, Sizes
+from benchmarks.batches import Mixture, Ratio, RatioError, Sizes, Transitions
 from minari_stitch.data import minari_io
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
@@ -32,10 +32,6 @@ _STD_EPS = 1e-3
 _REWARD_SCALE = 1000.0
 
 
-class RatioError(StitchError):
-    """A ratio is malformed, or asks for data that are not there."""
-
-
 class SpaceMismatchError(StitchError):
     """Original and augmented data are not of the same kind."""
 
@@ -46,18 +42,6 @@ class SourceMismatchError(StitchError):
 
 class TooFewStepsError(StitchError):
     """There is less data than a learner's context."""
-
-
-def parse_ratio(text: str) -> Ratio:
-    """`"4:1"` -> `(4, 1)`, original : augmented.
-
-    Raises:
-        RatioError: It is not two whole numbers of which one is positive.
-    """
-    parts = text.split(":")
-    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts) or not any(map(int, parts)):
-        raise RatioError(f"ratio={text!r} is not possible: write original:augmented, such as 4:1, 1:0 or 0:1")
-    return int(parts[0]), int(parts[1])
 
 
 def load(
@@ -274,7 +258,8 @@ class LearnerData:
             reward_scale: Factor of the rewards.
             best: Share of each side's episodes to draw from.
         """
-        return Transitions(self, self.mixture(ratios, generators, batch_size, best=best), reward_scale)
+        mixture = self.mixture(ratios, generators, batch_size, best=best)
+        return Transitions(self.table, self.sizes, mixture, reward_scale)
 
     def _best_of(self, side: int, share: float) -> Tensor:
         """Rows of one side that lie in its best episodes."""
@@ -288,63 +273,6 @@ class LearnerData:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.tensor(array, dtype=torch.float32, device=self.device)
-
-
-class Mixture:
-    """Draws step rows uniformly from each side, in exact proportion.
-
-    Batch t of a lane holds `floor((t + 1) q) - floor(t q)` augmented steps, `q = B augmented / (original + augmented)`:
-    the ratio itself where B is divisible by it, else within one step of it in each batch and exact in the long run.
-    The numbers that a lane draws do not depend on its ratio, nor on the other lanes.
-    """
-
-    def __init__(
-        self,
-        sides: tuple[Tensor, Tensor],
-        ratios: Sequence[Ratio],
-        generators: Sequence[Generator],
-        batch_size: int,
-    ) -> None:
-        """Take what `LearnerData.mixture` has checked."""
-        self._rows, self._split = torch.cat(sides), len(sides[0])
-        self._generators = generators
-        self._batch_size = batch_size
-        self._parts = torch.tensor(ratios, device=self._rows.device)  # (K, 2)
-        self._drawn = 0
-
-    def draw(self, steps: int) -> Tensor:
-        """Rows of the next `steps` batches, `(steps, K, B)`; augmented ones first."""
-        device, size = self._rows.device, self._batch_size
-        shape = (steps, size)
-        raw = torch.stack([torch.randint(2**62, shape, generator=g, device=device) for g in self._generators], 1)
-        time = torch.arange(self._drawn, self._drawn + steps + 1, device=device)[:, None]
-        augmented = (time * size * self._parts[:, 1] // self._parts.sum(1)).diff(dim=0)  # (steps, K)
-        self._drawn += steps
-        other = torch.arange(size, device=device) < augmented[..., None]
-        rest = max(len(self._rows) - self._split, 1)
-        return self._rows[torch.where(other, self._split + raw % rest, raw % max(self._split, 1))]
-
-
-class Transitions:
-    """Batches of transitions, a `Sampler`."""
-
-    def __init__(self, data: LearnerData, mixture: Mixture, reward_scale: float) -> None:
-        """Keep the table at hand."""
-        self.draw = mixture.draw
-        self._table = data.table
-        self._widths = [data.sizes.states, data.sizes.actions, 1, data.sizes.states, 1]
-        self._scale = reward_scale
-
-    def gather(self, indices: Tensor) -> dict[str, Tensor]:
-        """`(K, B)` -> `states`, `actions`, `next_states` `(K, B, ...)`, `rewards`, `continues` `(K, B)`."""
-        states, actions, rewards, following, continues = self._table[indices].split(self._widths, -1)
-        return {
-            "states": states,
-            "actions": actions,
-            "rewards": rewards[..., 0] * self._scale,
-            "next_states": following,
-            "continues": continues[..., 0],
-        }
 
 
 def _stitched_part(source: Dataset, extra: Dataset) -> Episodes:

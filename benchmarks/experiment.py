@@ -22,6 +22,7 @@ import torch
 
 from benchmarks import data, results, trainer
 from benchmarks.algos import Lane
+from benchmarks.batches import parse_ratio
 from benchmarks.evaluate import Evaluator, Reference
 from benchmarks.results import Cell, Results
 from benchmarks.suites import ALGORITHMS, Budget, choose
@@ -141,7 +142,7 @@ def run(job: Job, progress: Progress | None = None) -> list[tuple[Cell, dict[str
         device=job.device,
         workers=1 if job.device == "cpu" else os.cpu_count() or 1,
     )
-    lanes = [Lane(seed=cell.seed, ratio=data.parse_ratio(cell.ratio)) for cell in job.cells]
+    lanes = [Lane(seed=cell.seed, ratio=parse_ratio(cell.ratio)) for cell in job.cells]
     played: list[tuple[int, np.ndarray]] = []
 
     def evaluate(step: int, state: Any, info: Any) -> None:

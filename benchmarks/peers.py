@@ -23,7 +23,8 @@ from rich.table import Table
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import data, experiment, report
+from benchmarks import data, experiment
+from benchmarks.comparison import interval, spread
 from benchmarks.evaluate import Reference, starts
 from benchmarks.experiment import Job
 from benchmarks.results import Cell
@@ -79,9 +80,9 @@ def compare(algo: str, dataset: str, steps: int, seeds: int, episodes: int, pyth
         ours.append(record["score"])
         theirs.append(float(reference.score(np.array(peer["returns"])).mean()))
         speeds.append((steps / record["train_seconds"], peer["steps_per_second"]))
-    mean, half = report.interval(np.array(ours) - np.array(theirs))
+    mean, half = interval(np.array(ours) - np.array(theirs))
     fast, slow = np.median(speeds, 0)
-    scores = [f"{np.mean(x):.1f} ± {report.spread(x):.1f}" for x in (ours, theirs)]
+    scores = [f"{np.mean(x):.1f} ± {spread(x):.1f}" for x in (ours, theirs)]
     between = f"{mean:+.1f}" + (f" ± {half:.1f}" if seeds > 1 else "")
     ratio = np.median([a / b for a, b in speeds])
     return [algo, str(steps), *scores, between, f"{fast:.1f}", f"{slow:.1f}", f"{ratio:.2f}"]

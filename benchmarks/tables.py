@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import paper
-from benchmarks.report import Comparison, Finished, bounds, captions, compare, grid, spread
+from benchmarks.comparison import Comparison, Finished, bounds, captions, compare, grid, spread
 from benchmarks.suites import SUITES, Experiment, Family
 
 COLUMNS = ("Dataset", "Learner", "Data", "Ratio", "Ours", "n", "Against original, 95 %", "Paper, D4RL")

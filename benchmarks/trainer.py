@@ -22,7 +22,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils import _pytree as pytree
 
-from benchmarks.algos import Algorithm, Info, Lane, Sampler, State
+from benchmarks.algos import Algorithm, Info, Lane, State
+from benchmarks.batches import Sampler
 from benchmarks.data import LearnerData
 from minari_stitch.errors import ConfigError
 

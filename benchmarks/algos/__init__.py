@@ -13,32 +13,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import Generator, Tensor
 
-if TYPE_CHECKING:
-    from benchmarks.data import LearnerData
+from benchmarks.batches import Ratio, Sampler, Sizes
+from benchmarks.data import LearnerData
 
 State = dict[str, Any]
 """Nested dict of tensors, each with a leading dimension K (`step`, the count of updates, is a scalar tensor)."""
 Info = dict[str, Tensor]
 """Name -> `(K,)`, detached."""
-Ratio = tuple[int, int]
-"""Parts original : augmented of every batch."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Widths of the flat spaces.
-
-    Attributes:
-        states: S.
-        actions: A; learners see actions scaled to [-1, 1].
-    """
-
-    states: int
-    actions: int
 
 
 @dataclass(frozen=True)
@@ -52,18 +37,6 @@ class Lane:
 
     seed: int
     ratio: Ratio = (1, 0)
-
-
-class Sampler(Protocol):
-    """Where batches come from. Indices are drawn in blocks, ahead of the steps that use them."""
-
-    def draw(self, steps: int) -> Tensor:
-        """Draw what the next `steps` batches hold: `(steps, K, B)` int64 on the device, without a sync."""
-        ...
-
-    def gather(self, indices: Tensor) -> dict[str, Tensor]:
-        """Look `(K, B)` indices up: the batch, each value `(K, B, ...)`. A pure function, compiled with `update`."""
-        ...
 
 
 class Config(Protocol):

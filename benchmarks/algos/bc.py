@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, Ratio, Sampler, Sizes, State
+from benchmarks.algos import Info, State
+from benchmarks.batches import Ratio, Sampler, Sizes
+from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, forward, gradients, mlp, moments
-
-if TYPE_CHECKING:
-    from benchmarks.data import LearnerData
 
 CONTEXT = 1
 BLOCK = 100

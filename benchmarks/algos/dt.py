@@ -11,17 +11,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, Ratio, Sizes, State, task
+from benchmarks.algos import Info, State, task
+from benchmarks.batches import Ratio, Sizes
+from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, gradients, moments, stack
-
-if TYPE_CHECKING:
-    from benchmarks.data import LearnerData
 
 CONTEXT = 20
 """Steps T of history in a window."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, Ratio, Sampler, Sizes, State, task
+from benchmarks.algos import Info, State, task
+from benchmarks.batches import Ratio, Sampler, Sizes
+from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, follow, forward, gradients, mlp, moments, stack
-
-if TYPE_CHECKING:
-    from benchmarks.data import LearnerData
 
 CONTEXT = 1
 BLOCK = 100

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.algos import Sizes
+from benchmarks.batches import Sizes
 from minari_stitch.data import minari_io
 
 SIZES = Sizes(states=3, actions=2)

@@ -6,14 +6,13 @@ import torch
 from naive import generators, stitched_version
 
 from benchmarks.algos import task
+from benchmarks.batches import RatioError, parse_ratio
 from benchmarks.data import (
     LearnerData,
-    RatioError,
     SourceMismatchError,
     SpaceMismatchError,
     TooFewStepsError,
     load,
-    parse_ratio,
 )
 from minari_stitch.data import minari_io
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, InvalidDataError

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.algos import Lane, Sizes, dt
+from benchmarks.algos import Lane, dt
+from benchmarks.batches import Sizes
 from benchmarks.data import load
 from benchmarks.trainer import train
 from minari_stitch.errors import StitchError

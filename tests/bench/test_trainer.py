@@ -13,7 +13,8 @@ from naive import stitched_version
 from torch.utils import _pytree as pytree
 
 from benchmarks.algos import Lane, bc, iql, td3_bc
-from benchmarks.data import RatioError, load
+from benchmarks.batches import RatioError
+from benchmarks.data import load
 from benchmarks.trainer import Program, lane_generators, train
 from minari_stitch.errors import ConfigError
 
