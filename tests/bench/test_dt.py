@@ -200,7 +200,15 @@ def test_fewer_steps_than_the_context(write_dataset, make_episodes):
 
 
 def test_settings_of_corl():
-    hopper, pen = dt.Config.for_dataset("demo/hopper/medium-v0"), dt.Config.for_dataset("D4RL/pen/human-v2")
+    hopper, pen = dt.Config.for_dataset("d4rl/hopper/medium-v2"), dt.Config.for_dataset("D4RL/pen/human-v2")
     assert (hopper.target_return, hopper.reward_scale, hopper.steps) == (3600, 0.001, 50_000)
     assert (pen.target_return, pen.reward_scale, pen.steps) == (3100, 1.0, 100_000)
     assert dt.Config.for_dataset("my/own-v0").target_return is None
+
+
+@pytest.mark.parametrize("name", ["halfcheetah/medium-replay-v0", "hopper/medium-20pct-v0", "pen/medium-stitched-v1"])
+def test_only_d4rls_data_are_asked_for_d4rls_returns(name):
+    """Weaker actors made the demo datasets: what D4RL asks for is out of their reach."""
+    ours, d4rls = dt.Config.for_dataset(f"demo/{name}"), dt.Config.for_dataset(f"d4rl/{name}")
+    assert ours.target_return is None and d4rls.target_return is not None
+    assert ours == dataclasses.replace(d4rls, target_return=None)
