@@ -125,11 +125,13 @@ class LearnerData:
         self.device = torch.device(device)
         self.episodes = original = source.episodes
         self.original_steps, self.original_episodes = original.n_steps, len(original)
+        self._beyond = _return_beyond(original)
         synthetic = np.zeros(0, bool)
         if augmented_dataset is not None:
             stitched = _stitched_part(source, augmented_dataset)
             synthetic = stitched.infos["synthetic"][stitched.step_state].reshape(-1).astype(bool)
             self.episodes = _join(original, stitched)
+            self._beyond = np.concatenate([self._beyond, _return_beyond(stitched)])
         self.action_low, self.action_high = (self._tensor(bound) for bound in (actions.low, actions.high))
         states = original.observations[original.step_state].astype(np.float64)
         mean, std = states.mean(0), states.std(0) + _STD_EPS
@@ -181,8 +183,9 @@ class LearnerData:
 
     @cached_property
     def returns_to_go(self) -> Tensor:
-        """`(N,)` undiscounted rewards from each step to the end of its whole (stitched) episode."""
-        return self._tensor(self.episodes.returns_to_go(1.0)[self.episodes.step_state])
+        """`(N,)` undiscounted rewards from each step to the end of its whole (stitched) episode, written or not."""
+        written = self.episodes.returns_to_go(1.0)[self.episodes.step_state]
+        return self._tensor(written + self._beyond[self.episodes.step_episode])
 
     @property
     def states(self) -> Tensor:
@@ -296,6 +299,13 @@ def _stitched_part(source: Dataset, extra: Dataset) -> Episodes:
     if not stitched:
         raise RatioError(f"{extra.dataset_id!r} holds no stitched episode: augment again with more steps")
     return extra.episodes.select(stitched)
+
+
+def _return_beyond(episodes: Episodes) -> np.ndarray:
+    """`(E,)` what each episode would still earn after its last written step: a bridge that stands alone says so."""
+    if not episodes.metadata:  # as of an original dataset, whose episodes are whole
+        return np.zeros(len(episodes))
+    return np.array([metadata.get("return_beyond", 0.0) for metadata in episodes.metadata])
 
 
 def _join(original: Episodes, stitched: Episodes) -> Episodes:

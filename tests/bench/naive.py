@@ -67,14 +67,20 @@ def assert_same(parameters, lane, net, member=0, atol=2e-6):
         torch.testing.assert_close(parameters[f"bias{layer}"][lane, member, 0], linear.bias, atol=atol, rtol=1e-4)
 
 
-def stitched_version(source_id, episodes, output_id="test/walk-stitched-v0", synthetic=(2, 5), **record):
-    """Write `episodes` as if they had been stitched; steps [a, b) of each are synthetic. The first is an original."""
+def stitched_version(source_id, episodes, output_id="test/walk-stitched-v0", synthetic=(2, 5), beyond=(), **record):
+    """Write `episodes` as if they had been stitched; steps [a, b) of each are synthetic. The first is an original.
+
+    `beyond` holds the returns that follow after what is written of the others; those of whole episodes say nothing.
+    """
     source = minari_io.read(source_id)
     parts = []
     for number, part in enumerate(episodes):
         mask = np.zeros(len(part["rewards"]) + 1, bool)
         mask[synthetic[0] : synthetic[1]] = number > 0
-        parts.append({**part, "infos": {"synthetic": mask}, "metadata": {"augmented": number > 0}})
+        about = {"augmented": number > 0}
+        if 0 < number <= len(beyond):
+            about["return_beyond"] = beyond[number - 1]
+        parts.append({**part, "infos": {"synthetic": mask}, "metadata": about})
     metadata = {"minari_stitch": {"source": source_id, "source_fingerprint": source.fingerprint, **record}}
     minari_io.write(
         parts,
