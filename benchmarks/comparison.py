@@ -6,18 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from benchmarks.results import Cell
 
-_T975 = (
-    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
-    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
-)
-"""97.5 % quantiles of Student's t for 1 to 20 degrees of freedom."""
 COLUMNS = ("Learner", "Dataset", "Augmented with", "Ratio", "Original", "Augmented", "Difference", "95 % interval", "n")
 
 Finished = Mapping[Cell, Mapping[str, Any]]
@@ -50,12 +45,12 @@ class Comparison:
         values = [f"{np.mean(x):.1f} ± {spread(x):.1f}" for x in (self.original, self.augmented)]
         cell, n = self.cell, len(self.original)
         return (cell.algo, cell.dataset, f"{cell.augmented} ({cell.kind})", cell.ratio, *values, f"{mean:+.1f}",
-                bounds(mean, half), str(n))  # fmt: skip
+                bounds(mean - half, mean + half), str(n))  # fmt: skip
 
 
-def bounds(mean: float, half: float) -> str:
+def bounds(low: float, high: float) -> str:
     """An interval in words; unknown where there is but one seed."""
-    return "unknown (n = 1)" if math.isnan(half) else f"[{mean - half:+.1f}, {mean + half:+.1f}]"
+    return "unknown (n = 1)" if math.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
 
 
 def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -71,15 +66,31 @@ def spread(values: Sequence[float] | np.ndarray) -> float:
 def interval(values: np.ndarray) -> tuple[float, float]:
     """Mean, and half the width of Student's 95 % interval (NaN for fewer than two values)."""
     n = len(values)
-    return float(np.mean(values)), t975(n - 1) * spread(values) / math.sqrt(n) if n > 1 else math.nan
+    return float(np.mean(values)), float(stats.t.ppf(0.975, n - 1)) * spread(values) / math.sqrt(
+        n
+    ) if n > 1 else math.nan
 
 
-def t975(freedom: int) -> float:
-    """97.5 % quantile of Student's t."""
-    if freedom <= len(_T975):
-        return _T975[freedom - 1]
-    z = NormalDist().inv_cdf(0.975)  # Cornish and Fisher's expansion
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+def average_interval(strata: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Ends of a 95 % interval of the average over datasets of means over seeds.
+
+    Percentiles of a bootstrap that resamples seeds within each dataset (Agarwal et al., 2021, "Deep reinforcement
+    learning at the edge of the statistical precipice"); always of the same resamples.
+
+    Args:
+        strata: The `(n,)` values of each dataset.
+
+    Returns:
+        Low and high; NaN where a dataset has one seed.
+    """
+    if min(map(len, strata)) < 2:
+        return math.nan, math.nan
+
+    def average(*resampled: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.mean([values.mean(axis) for values in resampled], 0)
+
+    found = stats.bootstrap(strata, average, method="percentile", vectorized=True, rng=0).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def compare(finished: Finished) -> list[Comparison]:

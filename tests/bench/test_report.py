@@ -27,9 +27,27 @@ def test_interval_is_students():
     assert np.isnan(comparison.interval(values[:1])[1])
 
 
-@pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (4, 2.776), (20, 2.086), (21, 2.080), (99, 1.984)])
-def test_quantiles(freedom, quantile):
-    assert comparison.t975(freedom) == pytest.approx(quantile, abs=1e-3)
+@pytest.mark.parametrize(
+    ("values", "quantile"),  # closed forms of Student's t with one and two degrees of freedom
+    [([0.0, 3.0], np.tan(0.475 * np.pi)), ([1.0, 5.0, 3.0], 0.95 / np.sqrt(2 * 0.975 * 0.025))],
+)
+def test_interval_of_few_seeds(values, quantile):
+    half = quantile * np.std(values, ddof=1) / np.sqrt(len(values))
+    assert comparison.interval(np.array(values)) == pytest.approx((np.mean(values), half))
+
+
+def test_interval_of_an_average():
+    """Two seeds a dataset: a resampled mean is low, middle or high with chances 1/4, 1/2, 1/4, and nothing else."""
+    assert comparison.average_interval([np.array([0.0, 2.0])]) == (0, 2)
+    assert comparison.average_interval([np.array([1.0, 1.0]), np.array([4.0, 4.0, 4.0])]) == (2.5, 2.5)
+    assert np.isnan(comparison.average_interval([np.array([1.0, 2.0]), np.array([1.0])])).all()
+    rng = np.random.default_rng(0)
+    strata = [rng.normal(mean, 3, 200) for mean in (0, 50)]  # seeds do not cross datasets: 50 apart, and yet narrow
+    low, high = comparison.average_interval(strata)
+    half = 1.96 * np.sqrt(sum(values.var() / 200 for values in strata)) / 2
+    center = np.mean([values.mean() for values in strata])
+    assert (low, high) == pytest.approx((center - half, center + half), abs=0.1 * half)
+    assert (low, high) == comparison.average_interval(strata)
 
 
 def test_pairs_by_seed():

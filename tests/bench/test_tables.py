@@ -123,7 +123,12 @@ def test_averages_are_over_datasets_that_have_everything():
             scores[item] = (scores[group[0]][0], scores[item][1])
     text = tables.markdown("table4", finished("table4", "demo", scores))
     assert "| average of 2 datasets | iql | original | 1:0 | 15.0 |" in text
-    assert "| average of 2 datasets | iql | SER | 4:1 | 50.0 |" in text
+    assert "| average of 2 datasets | iql | SER | 4:1 | 50.0 |  | unknown (n = 1) |  |" in text
+    several = {item: ([low, low + 1], [high, high + 1]) for item, ((low,), (high,)) in scores.items()}
+    text = tables.markdown("table4", finished("table4", "demo", several))
+    assert "| average of 2 datasets | iql | original | 1:0 | 15.5 |  |  |  |" in text
+    assert "| average of 2 datasets | iql | SER | 4:1 | 50.5 |  | [+35.0, +35.0] |  |" in text
+    assert "bootstrap's, over seeds within each dataset" in text
     scores.pop(second[2])
     assert "average" not in tables.markdown("table4", finished("table4", "demo", scores))
 
