@@ -1,6 +1,6 @@
 """Batches: steps drawn in an exact ratio of original to augmented ones, and looked up in a table.
 
-Shape letters: `K` lanes, `B` batch, `S` state width, `A` action width.
+Shape letters: `K` runs, `B` batch, `S` state width, `A` action width.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def parse_ratio(text: str) -> Ratio:
 class Mixture:
     """Draws step rows uniformly from each side, in exact proportion.
 
-    Batch t of a lane holds `floor((t + 1) q) - floor(t q)` augmented steps, `q = B augmented / (original + augmented)`:
+    Batch t of a run holds `floor((t + 1) q) - floor(t q)` augmented steps, `q = B augmented / (original + augmented)`:
     the ratio itself where B is divisible by it, else within one step of it in each batch and exact in the long run.
-    The numbers that a lane draws do not depend on its ratio, nor on the other lanes.
+    The numbers that a run draws do not depend on its ratio, nor on the other runs.
     """
 
     def __init__(

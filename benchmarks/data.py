@@ -1,6 +1,6 @@
 """What learners read: the original dataset and an augmented one as one flat table on the device.
 
-Shape letters: `K` lanes, `B` batch, `N` steps (of which the first `original_steps` are original), `E` episodes,
+Shape letters: `K` runs, `B` batch, `N` steps (of which the first `original_steps` are original), `E` episodes,
 `S` state width, `A` action width.
 
 States are normalised by the mean and standard deviation of the ORIGINAL data, for every mix, so that runs differ in
@@ -26,7 +26,7 @@ from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, StitchError
 from minari_stitch.pipeline import stitch_record
 
-Augmented = Literal["bridges", "episodes"]
+AugmentedKind = Literal["bridges", "episodes"]
 """What the augmented side of a batch is drawn from: synthetic steps only, or all steps of stitched episodes."""
 _STD_EPS = 1e-3
 _REWARD_SCALE = 1000.0
@@ -48,7 +48,7 @@ def load(
     dataset_id: str,
     augmented_id: str | None = None,
     *,
-    augmented: Augmented = "episodes",
+    augmented: AugmentedKind = "episodes",
     device: str | torch.device = "cpu",
 ) -> LearnerData:
     """Read a dataset, and what was made from it.
@@ -100,7 +100,7 @@ class LearnerData:
         source: Dataset,
         augmented_dataset: Dataset | None = None,
         *,
-        augmented: Augmented = "episodes",
+        augmented: AugmentedKind = "episodes",
         device: str | torch.device = "cpu",
     ) -> None:
         """Lay the data out.
@@ -116,8 +116,8 @@ class LearnerData:
             SourceMismatchError: The stitched dataset was made from other data.
             SpaceMismatchError: The spaces differ.
         """
-        if augmented not in get_args(Augmented):
-            raise ConfigError(f"augmented={augmented!r} is not possible: choose one of {get_args(Augmented)}")
+        if augmented not in get_args(AugmentedKind):
+            raise ConfigError(f"augmented={augmented!r} is not possible: choose one of {get_args(AugmentedKind)}")
         actions = FlatSpace(source.action_space, "action")
         if not np.isfinite([actions.low, actions.high]).all():
             raise ConfigError(f"{source.dataset_id!r} has unbounded actions, {source.action_space}: choose another one")
@@ -222,8 +222,8 @@ class LearnerData:
         """Draw step rows in exact ratios, for a sampler.
 
         Args:
-            ratios: Original : augmented of each lane.
-            generators: One for each lane, on the device of the data.
+            ratios: Original : augmented of each run.
+            generators: One for each run, on the device of the data.
             batch_size: B.
             best: Share of each side's episodes, those of the highest return, to draw from.
 
@@ -255,8 +255,8 @@ class LearnerData:
         """Batches of transitions; see `mixture` for arguments and errors.
 
         Args:
-            ratios: Original : augmented of each lane.
-            generators: One for each lane, on the device of the data.
+            ratios: Original : augmented of each run.
+            generators: One for each run, on the device of the data.
             batch_size: B.
             reward_scale: Factor of the rewards.
             best: Share of each side's episodes to draw from.

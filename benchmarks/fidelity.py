@@ -28,7 +28,7 @@ from scipy import stats
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.making import newest
+from benchmarks.prepare import newest
 from benchmarks.suites import Variant
 from minari_stitch.data import minari_io
 from minari_stitch.data.episodes import Episodes

@@ -1,6 +1,6 @@
-"""Small networks for many lanes at once, and the optimiser as part of the graph.
+"""Small networks for many runs at once, and the optimiser as part of the graph.
 
-Parameters are plain dicts of tensors `(K, M, ...)`: K lanes of M networks each (twin critics are M = 2), so that
+Parameters are plain dicts of tensors `(K, M, ...)`: K runs of M networks each (twin critics are M = 2), so that
 one batched product serves a layer of all of them.
 """
 
@@ -17,7 +17,7 @@ Parameters = dict[str, Tensor]
 
 
 def stack(generators: Iterable[Generator], draw: Callable[[Generator], Tensor], dim: int = 0) -> Tensor:
-    """Draw the same thing from each lane's generator, and stack along `dim`."""
+    """Draw the same thing from each run's generator, and stack along `dim`."""
     return torch.stack([draw(generator) for generator in generators], dim)
 
 
@@ -25,9 +25,9 @@ def mlp(generators: Sequence[Generator], widths: Sequence[int], members: int = 1
     """Initial parameters of a multi-layer perceptron, uniform within 1 / sqrt(fan-in) as `nn.Linear` draws them.
 
     Args:
-        generators: One for each lane.
+        generators: One for each run.
         widths: Inputs, hidden layers, outputs.
-        members: Networks M of each lane.
+        members: Networks M of each run.
 
     Returns:
         `weight<i>` of `(K, M, in, out)` and `bias<i>` of `(K, M, 1, out)`.
@@ -57,19 +57,19 @@ def forward(parameters: Parameters, x: Tensor, dropout: Sequence[Tensor] | None 
         `(K, M, B, out)`.
     """
     layers = sum(name.startswith("weight") for name in parameters)
-    lanes, members = parameters["weight0"].shape[:2]
-    x = x[:, None].expand(lanes, members, *x.shape[1:]).flatten(0, 1)
+    runs, members = parameters["weight0"].shape[:2]
+    x = x[:, None].expand(runs, members, *x.shape[1:]).flatten(0, 1)
     for layer in range(layers):
         x = torch.baddbmm(parameters[f"bias{layer}"].flatten(0, 1), x, parameters[f"weight{layer}"].flatten(0, 1))
         if layer < layers - 1:
             x = x.relu()
             if dropout is not None:
                 x = x * dropout[layer]
-    return x.unflatten(0, (lanes, members))
+    return x.unflatten(0, (runs, members))
 
 
 def gradients(loss: Callable[..., tuple[Tensor, Any]], parameters: Parameters, *arguments: Any) -> tuple[Any, Any]:
-    """Differentiate `loss(parameters, *arguments) -> (loss (K,), info)`; lanes share nothing, so their sum will do.
+    """Differentiate `loss(parameters, *arguments) -> (loss (K,), info)`; runs share nothing, so their sum will do.
 
     Returns:
         Gradients like `parameters`, and the info.

@@ -26,7 +26,7 @@ if __package__ in (None, ""):
 from benchmarks import data, experiment
 from benchmarks.comparison import interval, spread
 from benchmarks.evaluate import Reference, starts
-from benchmarks.experiment import Job
+from benchmarks.experiment import WorkUnit
 from benchmarks.results import Cell
 from benchmarks.suites import BUDGETS, DEFAULT_DATASET
 from minari_stitch.errors import StitchError
@@ -74,7 +74,7 @@ def compare(algo: str, dataset: str, steps: int, seeds: int, episodes: int, pyth
     ours, theirs, speeds = [], [], []
     for seed in range(seeds):
         ((_, record),) = experiment.run(
-            Job(cells=(Cell(algo=algo, dataset=dataset, seed=seed),), config=config, budget=plan)
+            WorkUnit(cells=(Cell(algo=algo, dataset=dataset, seed=seed),), config=config, budget=plan)
         )
         peer = _peer(python, algo, dataset, record["config"], seed, episodes)
         ours.append(record["score"])

@@ -26,7 +26,7 @@ from rich.table import Table
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import experiment, making
+from benchmarks import experiment, prepare
 from benchmarks.batches import parse_ratio
 from benchmarks.comparison import COLUMNS, captions, compare
 from benchmarks.executors import EXECUTORS
@@ -100,7 +100,7 @@ def main(
         wanted, missing = [], {}
         for item in experiments:
             try:
-                mix = making.find(item, lambda text: err.print(text, markup=False))
+                mix = prepare.find(item, lambda text: err.print(text, markup=False))
             except DatasetNotFoundError as error:
                 if collection is None:
                     raise
@@ -122,9 +122,9 @@ def main(
             f"Budget [bold]{plan.name}[/], device {device}. A score is {plan.protocol} (of {plan.evaluations}). "
             f"{len(wanted)} cells, {len(wanted) - len(pending)} of them finished before."
         )
-        jobs = experiment.jobs(pending, plan, device=device, precision=precision)  # pyright: ignore[reportArgumentType]
+        units = experiment.work_units(pending, plan, device=device, precision=precision)  # pyright: ignore[reportArgumentType]
         with _progress(len(pending)) as (advance, show):
-            for done in run(jobs, results, workers=processes, progress=show):
+            for done in run(units, results, workers=processes, progress=show):
                 advance(done)
         finished = kept.finished()
         _print({cell: finished[cell] for cell in wanted if cell in finished}, missing)
@@ -178,7 +178,7 @@ def _print(finished: dict[Cell, dict], missing: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _progress(cells: int) -> Iterator[tuple[Callable[[int], None], Callable[[str, int, int], None]]]:
-    """Bars for all cells and for each job under way: functions to call when cells are finished and when one goes on."""
+    """Bars for all cells and each unit under way: functions to call when cells are finished, and when one goes on."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal) as bars:
         everything = bars.add_task("cells", total=cells)

@@ -47,7 +47,7 @@ def sampler(config: Config, data: LearnerData, ratios: Sequence[Ratio], generato
 
 
 def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State:
-    """One actor for each lane."""
+    """One actor for each run."""
     actor = mlp(generators, [sizes.states, config.hidden, config.hidden, sizes.actions])
     return {"actor": actor, "moments": moments(actor), "step": torch.zeros((), device=generators[0].device)}
 
@@ -59,12 +59,14 @@ def noise(
     return {}
 
 
-def phases(config: Config) -> int:
-    """Every step is alike."""
+def policy_frequency(config: Config) -> int:
+    """The policy learns in every update."""
     return 1
 
 
-def update(config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], phase: int) -> Info:
+def update(
+    config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], update_policy: bool
+) -> Info:
     """A step of the actor."""
     state["step"].add_(1)
     grads, info = gradients(actor_loss, state["actor"], batch)

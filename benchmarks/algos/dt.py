@@ -1,4 +1,4 @@
-"""Decision Transformer (Chen et al., 2021) with CORL's settings, over K lanes at once.
+"""Decision Transformer (Chen et al., 2021) with CORL's settings, over K runs at once.
 
 A window of the last `T` steps becomes the tokens return-to-go, state, action, return-to-go, ...; a causal transformer
 predicts each action from the tokens up to its state. Windows are padded on the left: `mask` says which steps are real,
@@ -40,7 +40,7 @@ class Config:
         learning_rate: Of AdamW, reached linearly over `warmup` steps (at most a tenth of all steps).
         warmup: Steps of warm-up.
         weight_decay: Of all parameters.
-        clip: Largest norm of a lane's gradient.
+        clip: Largest norm of a run's gradient.
         layers: Transformer blocks.
         heads: Attention heads of a block.
         width: Of the tokens.
@@ -131,13 +131,15 @@ def noise(
     return {"bits": stack(generators, draw, 1)}
 
 
-def phases(config: Config) -> int:
-    """Every step is alike."""
+def policy_frequency(config: Config) -> int:
+    """The policy learns in every update."""
     return 1
 
 
-def update(config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], phase: int) -> Info:
-    """One step of AdamW, with the gradient of each lane clipped on its own."""
+def update(
+    config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], update_policy: bool
+) -> Info:
+    """One step of AdamW, with the gradient of each run clipped on its own."""
     parameters, step = state["parameters"], state["step"].add_(1)
     grads, info = gradients(partial(loss, config), parameters, batch, noise.get("bits"))
     norm = torch.stack([grad.flatten(1).square().sum(1) for grad in grads.values()]).sum(0).sqrt()
@@ -188,14 +190,14 @@ def forward(
     config: Config, parameters: Parameters, batch: Mapping[str, Tensor], drop: _Dropout, last: bool = False
 ) -> Tensor:
     """Predict the actions `(K, B, T, A)` in [-1, 1]; with `last` only the last, `(K, B, 1, A)`."""
-    lanes, size, steps = batch["mask"].shape
-    offsets = torch.arange(lanes, device=batch["mask"].device).view(-1, 1, 1) * parameters["time"].shape[1]
+    runs, size, steps = batch["mask"].shape
+    offsets = torch.arange(runs, device=batch["mask"].device).view(-1, 1, 1) * parameters["time"].shape[1]
     rows = batch["timesteps"].clamp(max=parameters["time"].shape[1] - 1) + offsets
     time = F.embedding(rows, parameters["time"].flatten(0, 1))
     returns = (batch["returns_to_go"] * config.reward_scale).unsqueeze(-1)
     inputs = {"return": returns, "state": batch["states"], "action": batch["actions"]}
     tokens = [_linear(parameters, name, value) + time for name, value in inputs.items()]
-    x = torch.stack(tokens, 3).reshape(lanes, size, 3 * steps, config.width)
+    x = torch.stack(tokens, 3).reshape(runs, size, 3 * steps, config.width)
     real = batch["mask"].bool().repeat_interleave(3, -1)
     if last:  # nothing reads the unknown action
         x, real = x[:, :, :-1], real[:, :, :-1]

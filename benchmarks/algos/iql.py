@@ -76,7 +76,7 @@ def sampler(config: Config, data: LearnerData, ratios: Sequence[Ratio], generato
 
 
 def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State:
-    """Actor, two critics with targets equal to them, and value network of each lane."""
+    """Actor, two critics with targets equal to them, and value network of each run."""
     hidden, device = [config.hidden, config.hidden], generators[0].device
     actor = mlp(generators, [sizes.states, *hidden, sizes.actions])
     if not config.deterministic:
@@ -106,12 +106,14 @@ def noise(
     return {"dropout": masks / keep}
 
 
-def phases(config: Config) -> int:
-    """Every step is alike."""
+def policy_frequency(config: Config) -> int:
+    """The policy learns in every update."""
     return 1
 
 
-def update(config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], phase: int) -> Info:
+def update(
+    config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], update_policy: bool
+) -> Info:
     """A step of the value network, the critics, the actor and the targets, each from what was before the step."""
     state["step"].add_(1)
     step = state["step"]

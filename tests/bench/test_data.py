@@ -123,8 +123,8 @@ def test_rows_are_uniform(pair):
     assert (counts - 1000).abs().max() < 6 * 1000**0.5
 
 
-def test_lanes_are_independent_and_paired(pair):
-    """A lane's rows depend neither on K nor, on the original side, on its ratio."""
+def test_runs_are_independent_and_paired(pair):
+    """A run's rows depend neither on K nor, on the original side, on its ratio."""
     data = load(*pair)
     both = data.mixture([(1, 0), (1, 1)], generators(2), 10).draw(3)
     alone = data.mixture([(1, 1)], generators(2)[1:], 10).draw(3)
