@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.optim.adamw import adamw
 
 Parameters = dict[str, Tensor]
 
@@ -87,8 +88,11 @@ def gradients(loss: Callable[..., tuple[Tensor, Any]], parameters: Parameters, *
 
 
 def moments(parameters: Parameters) -> dict[str, Parameters]:
-    """Adam's moments before the first step."""
-    return {name: {k: torch.zeros_like(v) for k, v in parameters.items()} for name in ("mean", "square")}
+    """Adam's moments before the first step, and how many steps each parameter has taken."""
+    return {
+        **{name: {k: torch.zeros_like(v) for k, v in parameters.items()} for name in ("mean", "square")},
+        "steps": {k: torch.zeros((), device=v.device) for k, v in parameters.items()},
+    }
 
 
 @torch.no_grad()
@@ -96,30 +100,35 @@ def adam(
     parameters: Parameters,
     grads: Parameters,
     moments: dict[str, Parameters],
-    step: Tensor,
     rate: float | Tensor,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
+    weight_decay: float = 0.0,
 ) -> None:
-    """One step of Adam, in place.
+    """One step of AdamW in place, which is Adam where no weight decays.
+
+    PyTorch's functional form, since an optimiser's own state could not be part of a `State`.
 
     Args:
         parameters: To change.
         grads: Their gradients.
         moments: See `moments`.
-        step: Scalar tensor, 1 at the first step.
         rate: Learning rate.
-        betas: Decay of the moments.
-        eps: Added to the root.
+        weight_decay: Decoupled, of all parameters.
     """
-    first, second = betas
-    size = rate / (1 - first**step)
-    scale = (1 - second**step).rsqrt()
-    for name, parameter in parameters.items():
-        mean, square, grad = moments["mean"][name], moments["square"][name], grads[name]
-        mean.lerp_(grad, 1 - first)
-        square.mul_(second).addcmul_(grad, grad, value=1 - second)
-        parameter.sub_(size * mean / (square.sqrt() * scale + eps))
+    adamw(
+        list(parameters.values()),
+        [grads[name] for name in parameters],
+        *([moments[kind][name] for name in parameters] for kind in ("mean", "square")),
+        max_exp_avg_sqs=[],
+        state_steps=[moments["steps"][name] for name in parameters],
+        capturable=next(iter(parameters.values())).is_cuda,
+        amsgrad=False,
+        beta1=0.9,
+        beta2=0.999,
+        lr=rate,
+        weight_decay=weight_decay,
+        eps=1e-8,
+        maximize=False,
+    )
 
 
 @torch.no_grad()

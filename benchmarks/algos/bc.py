@@ -70,7 +70,7 @@ def update(
     """A step of the actor."""
     state["step"].add_(1)
     grads, info = gradients(actor_loss, state["actor"], batch)
-    adam(state["actor"], grads, state["moments"], state["step"], config.learning_rate)
+    adam(state["actor"], grads, state["moments"], config.learning_rate)
     return info
 
 

@@ -146,9 +146,7 @@ def update(
     shrink = (config.clip / (norm + 1e-6)).clamp(max=1)
     grads = {name: grad * shrink.view(-1, *[1] * (grad.dim() - 1)) for name, grad in grads.items()}
     rate = config.learning_rate * (step / max(1, min(config.warmup, config.steps // 10))).clamp(max=1)
-    for parameter in parameters.values():
-        parameter.mul_(1 - rate * config.weight_decay)
-    adam(parameters, grads, state["moments"], step, rate)
+    adam(parameters, grads, state["moments"], rate, config.weight_decay)
     return {**info, "gradient_norm": norm}
 
 

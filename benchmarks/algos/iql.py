@@ -115,8 +115,7 @@ def update(
     config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], update_policy: bool
 ) -> Info:
     """A step of the value network, the critics, the actor and the targets, each from what was before the step."""
-    state["step"].add_(1)
-    step = state["step"]
+    step = state["step"].add_(1)
     following = values(state["value"], batch["next_states"])
     target = batch["rewards"] + config.discount * batch["continues"] * following
     best = action_values(state["critic_target"], batch).amin(1)
@@ -124,10 +123,10 @@ def update(
     weights = (config.beta * value_info.pop("advantages")).exp().clamp(max=MAX_WEIGHT)
     critic_grads, critic_info = gradients(critic_loss, state["critic"], batch, target)
     actor_grads, actor_info = gradients(actor_loss, state["actor"], batch, weights, noise.get("dropout"))
-    adam(state["value"], value_grads, state["value_moments"], step, config.value_rate)
-    adam(state["critic"], critic_grads, state["critic_moments"], step, config.critic_rate)
+    adam(state["value"], value_grads, state["value_moments"], config.value_rate)
+    adam(state["critic"], critic_grads, state["critic_moments"], config.critic_rate)
     rate = config.actor_rate * 0.5 * (1 + torch.cos(math.pi * (step - 1) / config.steps))
-    adam(state["actor"], actor_grads, state["actor_moments"], step, rate)
+    adam(state["actor"], actor_grads, state["actor_moments"], rate)
     follow(state["critic_target"], state["critic"], config.target_rate)
     return value_info | critic_info | actor_info
 

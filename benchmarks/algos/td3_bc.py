@@ -92,11 +92,10 @@ def update(
     state["step"].add_(1)
     target = target_values(config, state, batch, noise["target"])
     grads, info = gradients(critic_loss, state["critic"], batch, target)
-    adam(state["critic"], grads, state["critic_moments"], state["step"], config.learning_rate)
+    adam(state["critic"], grads, state["critic_moments"], config.learning_rate)
     if update_policy:
         grads, actor_info = gradients(actor_loss, state["actor"], state["critic"], batch, config.alpha)
-        rate = config.learning_rate
-        adam(state["actor"], grads, state["actor_moments"], state["step"] / config.policy_period, rate)
+        adam(state["actor"], grads, state["actor_moments"], config.learning_rate)
         follow(state["critic_target"], state["critic"], config.target_rate)
         follow(state["actor_target"], state["actor"], config.target_rate)
         info |= actor_info
