@@ -273,6 +273,7 @@ class Windows:
         borders = torch.cat([data.offsets[1:-1], steps[~drawn], data.offsets[-1:]]).unique()
         self._ends = borders[torch.searchsorted(borders, steps, right=True)]
         self._timesteps = steps - data.offsets[data.step_episode]
+        self._returns_to_go = data.returns_to_go  # made here, since the compiler cannot follow a cached property
         self._window = torch.arange(CONTEXT, device=data.device)
 
     def gather(self, indices: Tensor) -> dict[str, Tensor]:
@@ -285,7 +286,7 @@ class Windows:
         return {
             "states": self._data.states[rows] * wide,
             "actions": self._data.actions[rows] * wide,
-            "returns_to_go": self._data.returns_to_go[rows] * mask,
+            "returns_to_go": self._returns_to_go[rows] * mask,
             "timesteps": self._timesteps[rows] * mask,
             "mask": mask.float(),
         }

@@ -162,6 +162,16 @@ def test_windows_against_a_slow_sampler(kind):
     assert len(starts[2, True]) == len(starts[2, False]) == 60  # the ratio is exact
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # of torch's compiler
+def test_windows_are_compiled_as_a_whole():
+    """Nothing in the lookup is beyond the compiler, not even the first time that it runs."""
+    pendulum.write()
+    sampler = dt.sampler(TINY, load(pendulum.ID), [(1, 0)], generators(1))
+    rows = sampler.draw(1)[0]
+    compiled = torch.compile(sampler.gather, backend="eager", fullgraph=True)(rows)
+    torch.testing.assert_close(compiled, sampler.gather(rows))
+
+
 def test_runs_do_not_influence_each_other(write_dataset, make_episodes):
     data = load(write_dataset(episodes=make_episodes(length=40)))
     config = dataclasses.replace(TINY, dropout=0.1)
