@@ -1,6 +1,6 @@
 """What learners read: the original dataset and an augmented one as one flat table on the device.
 
-Shape letters: `K` lanes, `B` batch, `N` steps (of which the first `original_steps` are original), `E` episodes,
+Shape letters: `K` runs, `B` batch, `N` steps (of which the first `original_steps` are original), `E` episodes,
 `S` state width, `A` action width.
 
 States are normalised by the mean and standard deviation of the ORIGINAL data, for every mix, so that runs differ in
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.algos import Ratio, Sizes
+from benchmarks.batches import Mixture, Ratio, RatioError, Sizes, Transitions
 from minari_stitch.data import minari_io
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
@@ -26,14 +26,10 @@ from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, StitchError
 from minari_stitch.pipeline import stitch_record
 
-Augmented = Literal["bridges", "episodes"]
+AugmentedKind = Literal["bridges", "episodes"]
 """What the augmented side of a batch is drawn from: synthetic steps only, or all steps of stitched episodes."""
 _STD_EPS = 1e-3
 _REWARD_SCALE = 1000.0
-
-
-class RatioError(StitchError):
-    """A ratio is malformed, or asks for data that are not there."""
 
 
 class SpaceMismatchError(StitchError):
@@ -48,23 +44,11 @@ class TooFewStepsError(StitchError):
     """There is less data than a learner's context."""
 
 
-def parse_ratio(text: str) -> Ratio:
-    """`"4:1"` -> `(4, 1)`, original : augmented.
-
-    Raises:
-        RatioError: It is not two whole numbers of which one is positive.
-    """
-    parts = text.split(":")
-    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts) or not any(map(int, parts)):
-        raise RatioError(f"ratio={text!r} is not possible: write original:augmented, such as 4:1, 1:0 or 0:1")
-    return int(parts[0]), int(parts[1])
-
-
 def load(
     dataset_id: str,
     augmented_id: str | None = None,
     *,
-    augmented: Augmented = "episodes",
+    augmented: AugmentedKind = "episodes",
     device: str | torch.device = "cpu",
 ) -> LearnerData:
     """Read a dataset, and what was made from it.
@@ -116,7 +100,7 @@ class LearnerData:
         source: Dataset,
         augmented_dataset: Dataset | None = None,
         *,
-        augmented: Augmented = "episodes",
+        augmented: AugmentedKind = "episodes",
         device: str | torch.device = "cpu",
     ) -> None:
         """Lay the data out.
@@ -132,8 +116,8 @@ class LearnerData:
             SourceMismatchError: The stitched dataset was made from other data.
             SpaceMismatchError: The spaces differ.
         """
-        if augmented not in get_args(Augmented):
-            raise ConfigError(f"augmented={augmented!r} is not possible: choose one of {get_args(Augmented)}")
+        if augmented not in get_args(AugmentedKind):
+            raise ConfigError(f"augmented={augmented!r} is not possible: choose one of {get_args(AugmentedKind)}")
         actions = FlatSpace(source.action_space, "action")
         if not np.isfinite([actions.low, actions.high]).all():
             raise ConfigError(f"{source.dataset_id!r} has unbounded actions, {source.action_space}: choose another one")
@@ -141,11 +125,13 @@ class LearnerData:
         self.device = torch.device(device)
         self.episodes = original = source.episodes
         self.original_steps, self.original_episodes = original.n_steps, len(original)
+        self._beyond = _return_beyond(original)
         synthetic = np.zeros(0, bool)
         if augmented_dataset is not None:
             stitched = _stitched_part(source, augmented_dataset)
             synthetic = stitched.infos["synthetic"][stitched.step_state].reshape(-1).astype(bool)
             self.episodes = _join(original, stitched)
+            self._beyond = np.concatenate([self._beyond, _return_beyond(stitched)])
         self.action_low, self.action_high = (self._tensor(bound) for bound in (actions.low, actions.high))
         states = original.observations[original.step_state].astype(np.float64)
         mean, std = states.mean(0), states.std(0) + _STD_EPS
@@ -197,8 +183,9 @@ class LearnerData:
 
     @cached_property
     def returns_to_go(self) -> Tensor:
-        """`(N,)` undiscounted rewards from each step to the end of its whole (stitched) episode."""
-        return self._tensor(self.episodes.returns_to_go(1.0)[self.episodes.step_state])
+        """`(N,)` undiscounted rewards from each step to the end of its whole (stitched) episode, written or not."""
+        written = self.episodes.returns_to_go(1.0)[self.episodes.step_state]
+        return self._tensor(written + self._beyond[self.episodes.step_episode])
 
     @property
     def states(self) -> Tensor:
@@ -235,8 +222,8 @@ class LearnerData:
         """Draw step rows in exact ratios, for a sampler.
 
         Args:
-            ratios: Original : augmented of each lane.
-            generators: One for each lane, on the device of the data.
+            ratios: Original : augmented of each run.
+            generators: One for each run, on the device of the data.
             batch_size: B.
             best: Share of each side's episodes, those of the highest return, to draw from.
 
@@ -268,13 +255,14 @@ class LearnerData:
         """Batches of transitions; see `mixture` for arguments and errors.
 
         Args:
-            ratios: Original : augmented of each lane.
-            generators: One for each lane, on the device of the data.
+            ratios: Original : augmented of each run.
+            generators: One for each run, on the device of the data.
             batch_size: B.
             reward_scale: Factor of the rewards.
             best: Share of each side's episodes to draw from.
         """
-        return Transitions(self, self.mixture(ratios, generators, batch_size, best=best), reward_scale)
+        mixture = self.mixture(ratios, generators, batch_size, best=best)
+        return Transitions(self.table, self.sizes, mixture, reward_scale)
 
     def _best_of(self, side: int, share: float) -> Tensor:
         """Rows of one side that lie in its best episodes."""
@@ -288,63 +276,6 @@ class LearnerData:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.tensor(array, dtype=torch.float32, device=self.device)
-
-
-class Mixture:
-    """Draws step rows uniformly from each side, in exact proportion.
-
-    Batch t of a lane holds `floor((t + 1) q) - floor(t q)` augmented steps, `q = B augmented / (original + augmented)`:
-    the ratio itself where B is divisible by it, else within one step of it in each batch and exact in the long run.
-    The numbers that a lane draws do not depend on its ratio, nor on the other lanes.
-    """
-
-    def __init__(
-        self,
-        sides: tuple[Tensor, Tensor],
-        ratios: Sequence[Ratio],
-        generators: Sequence[Generator],
-        batch_size: int,
-    ) -> None:
-        """Take what `LearnerData.mixture` has checked."""
-        self._rows, self._split = torch.cat(sides), len(sides[0])
-        self._generators = generators
-        self._batch_size = batch_size
-        self._parts = torch.tensor(ratios, device=self._rows.device)  # (K, 2)
-        self._drawn = 0
-
-    def draw(self, steps: int) -> Tensor:
-        """Rows of the next `steps` batches, `(steps, K, B)`; augmented ones first."""
-        device, size = self._rows.device, self._batch_size
-        shape = (steps, size)
-        raw = torch.stack([torch.randint(2**62, shape, generator=g, device=device) for g in self._generators], 1)
-        time = torch.arange(self._drawn, self._drawn + steps + 1, device=device)[:, None]
-        augmented = (time * size * self._parts[:, 1] // self._parts.sum(1)).diff(dim=0)  # (steps, K)
-        self._drawn += steps
-        other = torch.arange(size, device=device) < augmented[..., None]
-        rest = max(len(self._rows) - self._split, 1)
-        return self._rows[torch.where(other, self._split + raw % rest, raw % max(self._split, 1))]
-
-
-class Transitions:
-    """Batches of transitions, a `Sampler`."""
-
-    def __init__(self, data: LearnerData, mixture: Mixture, reward_scale: float) -> None:
-        """Keep the table at hand."""
-        self.draw = mixture.draw
-        self._table = data.table
-        self._widths = [data.sizes.states, data.sizes.actions, 1, data.sizes.states, 1]
-        self._scale = reward_scale
-
-    def gather(self, indices: Tensor) -> dict[str, Tensor]:
-        """`(K, B)` -> `states`, `actions`, `next_states` `(K, B, ...)`, `rewards`, `continues` `(K, B)`."""
-        states, actions, rewards, following, continues = self._table[indices].split(self._widths, -1)
-        return {
-            "states": states,
-            "actions": actions,
-            "rewards": rewards[..., 0] * self._scale,
-            "next_states": following,
-            "continues": continues[..., 0],
-        }
 
 
 def _stitched_part(source: Dataset, extra: Dataset) -> Episodes:
@@ -368,6 +299,13 @@ def _stitched_part(source: Dataset, extra: Dataset) -> Episodes:
     if not stitched:
         raise RatioError(f"{extra.dataset_id!r} holds no stitched episode: augment again with more steps")
     return extra.episodes.select(stitched)
+
+
+def _return_beyond(episodes: Episodes) -> np.ndarray:
+    """`(E,)` what each episode would still earn after its last written step: a bridge that stands alone says so."""
+    if not episodes.metadata:  # as of an original dataset, whose episodes are whole
+        return np.zeros(len(episodes))
+    return np.array([metadata.get("return_beyond", 0.0) for metadata in episodes.metadata])
 
 
 def _join(original: Episodes, stitched: Episodes) -> Episodes:

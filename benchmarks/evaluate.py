@@ -1,6 +1,6 @@
-"""Evaluation in the real environment: all lanes and all their episodes step together, one policy call a step.
+"""Evaluation in the real environment: all runs and all their episodes step together, one policy call a step.
 
-Shape letters: `K` lanes, `N` episodes of each, `M` the most of them still alive in one lane, `S` and `A` as ever.
+Shape letters: `K` runs, `N` episodes of each, `M` the most of them still alive in one run, `S` and `A` as ever.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ class Evaluator:
         self._limit = self._spec.max_episode_steps or 1000
 
     def __call__(self, policy: Policy, seeds: Sequence[int], episodes: int = 10) -> np.ndarray:
-        """Play `episodes` episodes for each lane: `(K, N)` undiscounted returns.
+        """Play `episodes` episodes for each run: `(K, N)` undiscounted returns.
 
-        There is a seed for each lane; episode `e` of lanes with the same seed starts the same.
+        There is a seed for each run; episode `e` of runs with the same seed starts the same.
         """
         shape = (len(seeds), episodes)
         observations = self._reset(seeds, episodes).reshape(*shape, -1)
@@ -125,8 +125,8 @@ class Evaluator:
             history = history[-self.context :]
             with torch.inference_mode():
                 actions = policy(self._inputs(history, slots, step)).float().cpu().numpy()
-            lanes, columns = np.nonzero(np.take_along_axis(live, slots, 1))
-            rows, chosen = (lanes, slots[lanes, columns]), actions[lanes, columns].clip(-1, 1)
+            runs, columns = np.nonzero(np.take_along_axis(live, slots, 1))
+            rows, chosen = (runs, slots[runs, columns]), actions[runs, columns].clip(-1, 1)
             history[-1][1][rows] = chosen
             scaled = self._low + (chosen + 1) / 2 * (self._high - self._low)
             after, rewards, ended = self._environments.step(np.ravel_multi_index(rows, shape), scaled)
@@ -152,11 +152,11 @@ class Evaluator:
         return self._environments.reset([start for seed in seeds for start in starts(seed, episodes)])
 
     def _inputs(self, history: list[tuple[np.ndarray, ...]], slots: np.ndarray, step: int) -> Any:
-        lanes = np.arange(len(slots))[:, None]
+        runs = np.arange(len(slots))[:, None]
         if self.context == 1:
             # Copied: a product's rounding depends on alignment, which torch guarantees and NumPy does not.
-            return torch.tensor(history[0][0][lanes, slots], device=self.device)
-        states, actions, wanted = (np.stack([x[lanes, slots] for x in part], 2) for part in zip(*history, strict=True))
+            return torch.tensor(history[0][0][runs, slots], device=self.device)
+        states, actions, wanted = (np.stack([x[runs, slots] for x in part], 2) for part in zip(*history, strict=True))
         steps = np.broadcast_to(np.arange(step - len(history) + 1, step + 1), wanted.shape)
         mask, wanted = np.ones(wanted.shape, np.float32), wanted.astype(np.float32)
         names = ("states", "actions", "returns_to_go", "timesteps", "mask")

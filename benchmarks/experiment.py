@@ -1,6 +1,6 @@
-"""One job: train the lanes of some cells together, evaluate them, and say how it went.
+"""A unit of work: train the runs of some cells together, evaluate them, and say how it went.
 
-On a CPU a job is one cell, on one thread. On a GPU it is all cells of a learner on one pair of datasets.
+On a CPU it is one cell, on one thread; on a GPU all cells of a learner on one pair of datasets.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ import numpy as np
 import torch
 
 from benchmarks import data, results, trainer
-from benchmarks.algos import Lane
+from benchmarks.batches import parse_ratio
 from benchmarks.evaluate import Evaluator, Reference
 from benchmarks.results import Cell, Results
 from benchmarks.suites import ALGORITHMS, Budget, choose
+from benchmarks.trainer import TrainingRun
 
 Progress = Callable[[str, int, int], None]
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class WorkUnit:
     """Cells that are run together.
 
     Attributes:
@@ -92,10 +93,10 @@ def cells(
     return [Cell(**common, **extra, seed=seed) for seed in seeds for extra in ({}, mix)]
 
 
-def jobs(
+def work_units(
     pending: Sequence[Cell], budget: Budget, *, device: str = "cpu", precision: trainer.Precision = "fp32"
-) -> list[Job]:
-    """Group unfinished cells into jobs."""
+) -> list[WorkUnit]:
+    """Group unfinished cells into units of work."""
     options: dict[str, Any] = {"budget": budget, "device": device, "precision": precision}
     if device == "cpu":
         groups = [(cell,) for cell in pending]
@@ -109,11 +110,11 @@ def jobs(
                 which = (cell.augmented, cell.kind) if cell.augmented else first
                 mixes.setdefault((cell.original, which), []).append(cell)
         groups = [tuple(group) for group in mixes.values()]
-    return [Job(cells=tuple(g), config=settings(g[0].algo, g[0].dataset, budget), **options) for g in groups]
+    return [WorkUnit(cells=tuple(g), config=settings(g[0].algo, g[0].dataset, budget), **options) for g in groups]
 
 
-def run(job: Job, progress: Progress | None = None) -> list[tuple[Cell, dict[str, Any]]]:
-    """Train and evaluate the cells of a job.
+def run(unit: WorkUnit, progress: Progress | None = None) -> list[tuple[Cell, dict[str, Any]]]:
+    """Train and evaluate the cells of a unit.
 
     Returns:
         Each cell with its record, see `benchmarks.results`.
@@ -122,12 +123,12 @@ def run(job: Job, progress: Progress | None = None) -> list[tuple[Cell, dict[str
         StitchError: One of its kinds.
     """
     begin = time.perf_counter()
-    first = job.cells[0]
+    first = unit.cells[0]
     module = algorithm(first.algo)
-    augmented, kind = max((cell.augmented, cell.kind) for cell in job.cells)
-    made = max(cell.made for cell in job.cells)
-    table = _load(first.dataset, augmented or None, kind or "episodes", job.device, first.source + made)
-    config = job.config
+    augmented, kind = max((cell.augmented, cell.kind) for cell in unit.cells)
+    made = max(cell.made for cell in unit.cells)
+    table = _load(first.dataset, augmented or None, kind or "episodes", unit.device, first.source + made)
+    config = unit.config
     if getattr(config, "target_return", 0.0) is None:
         best = float(table.episodes.returns[: table.original_episodes].max())
         config = dataclasses.replace(config, target_return=best)
@@ -138,17 +139,17 @@ def run(job: Job, progress: Progress | None = None) -> list[tuple[Cell, dict[str
         std=table.std.cpu().numpy(),
         context=module.CONTEXT,
         target_return=getattr(config, "target_return", 0.0),
-        device=job.device,
-        workers=1 if job.device == "cpu" else os.cpu_count() or 1,
+        device=unit.device,
+        workers=1 if unit.device == "cpu" else os.cpu_count() or 1,
     )
-    lanes = [Lane(seed=cell.seed, ratio=data.parse_ratio(cell.ratio)) for cell in job.cells]
+    runs = [TrainingRun(seed=cell.seed, ratio=parse_ratio(cell.ratio)) for cell in unit.cells]
     played: list[tuple[int, np.ndarray]] = []
 
     def evaluate(step: int, state: Any, info: Any) -> None:
         returns = evaluator(
             lambda observations: module.act(config, state, observations),
-            [cell.seed for cell in job.cells],
-            job.budget.episodes,
+            [cell.seed for cell in unit.cells],
+            unit.budget.episodes,
         )
         played.append((step, returns))
 
@@ -157,43 +158,43 @@ def run(job: Job, progress: Progress | None = None) -> list[tuple[Cell, dict[str
             module,
             config,
             table,
-            lanes,
-            precision=job.precision,
-            evaluate_every=max(1, config.steps // job.budget.evaluations),
+            runs,
+            precision=unit.precision,
+            evaluate_every=max(1, config.steps // unit.budget.evaluations),
             on_eval=evaluate,
-            progress=None if progress is None else lambda done, total: progress(job.label, done, total),
+            progress=None if progress is None else lambda done, total: progress(unit.label, done, total),
         )
     finally:
         evaluator.close()
     common = {
         "config": dataclasses.asdict(config),
         "reference": dataclasses.asdict(reference),
-        **results.conditions(job.device),
-        "precision": job.precision,
+        **results.conditions(unit.device),
+        "precision": unit.precision,
         "compiled": trained.compiled,
-        "lanes": len(lanes),
+        "runs": len(runs),
         "train_seconds": round(trained.seconds, 2),
         "seconds": round(time.perf_counter() - begin, 2),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     finished = []
-    for lane, cell in enumerate(job.cells):
-        scores = [(step, float(reference.score(returns[lane]).mean())) for step, returns in played]
+    for k, cell in enumerate(unit.cells):
+        scores = [(step, float(reference.score(returns[k]).mean())) for step, returns in played]
         record = {
-            "score": float(np.mean([score for _, score in scores[-job.budget.last :]])),
+            "score": float(np.mean([score for _, score in scores[-unit.budget.last :]])),
             "curve": scores,
-            "returns": played[-1][1][lane].tolist(),
-            "losses": {name: float(values[lane]) for name, values in trained.info.items()},
+            "returns": played[-1][1][k].tolist(),
+            "losses": {name: float(values[k]) for name, values in trained.info.items()},
             **common,
         }
         finished.append((cell, record))
     return finished
 
 
-def run_and_keep(job: Job, folder: Path, progress: Progress | None = None) -> int:
-    """Run a job and append what it finds; return how many cells it finished."""
-    torch.set_num_threads(1 if job.device == "cpu" else torch.get_num_threads())
-    finished = run(job, progress)
+def run_and_keep(unit: WorkUnit, folder: Path, progress: Progress | None = None) -> int:
+    """Run a unit and append what it finds; return how many cells it finished."""
+    torch.set_num_threads(1 if unit.device == "cpu" else torch.get_num_threads())
+    finished = run(unit, progress)
     for cell, record in finished:
         Results(folder).append(cell, record)
     return len(finished)
@@ -201,5 +202,5 @@ def run_and_keep(job: Job, folder: Path, progress: Progress | None = None) -> in
 
 @lru_cache(maxsize=2)
 def _load(dataset: str, augmented: str | None, kind: Any, device: str, identity: str) -> data.LearnerData:
-    """Jobs of a process share the data; `identity` is there to be part of the key."""
+    """Units of a process share the data; `identity` is there to be part of the key."""
     return data.load(dataset, augmented, augmented=kind, device=device)

@@ -1,7 +1,7 @@
 """How fast the learners train, next to the loop that people write and to the machine's own peak.
 
     python benchmarks/learner_speed.py                  one core
-    python benchmarks/learner_speed.py --device cuda    and the lanes of a GPU
+    python benchmarks/learner_speed.py --device cuda    and the runs of a GPU
 
 All figures come from one run: contenders take turns (A B A B ...), and a cell holds the median and the range of the
 repeats. On a CPU everything runs on one thread, and rates are per second of that thread's own time. Shapes are those of
@@ -34,9 +34,9 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._timing import Section, Spread
-from benchmarks.algos import Lane, bc, iql, td3_bc
+from benchmarks.algos import bc, iql, td3_bc
 from benchmarks.data import LearnerData
-from benchmarks.trainer import Precision, Program
+from benchmarks.trainer import Precision, Program, TrainingRun
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.validation import ValidationReport
@@ -53,13 +53,13 @@ class Sizes:
         steps: Data steps.
         updates: Updates in a repeat.
         repeats: Timed rounds.
-        lanes: Numbers of lanes on a GPU.
+        runs: Numbers of runs on a GPU.
     """
 
     steps: int
     updates: int
     repeats: int
-    lanes: tuple[int, ...]
+    runs: tuple[int, ...]
 
 
 def made_up(steps: int, device: str) -> LearnerData:
@@ -236,8 +236,9 @@ def cpu(sizes: Sizes) -> Section:
             "compiled, bf16": (True, "bf16"),
         }
         for label, (compiled, precision) in settings.items():
-            program = Program(learner, learner.Config(), data, [Lane(0)], compile=compiled, precision=precision)
-            program.run(learner.phases(learner.Config()))  # compile before another program resets the compiler
+            program = Program(learner, learner.Config(), data, [TrainingRun(0)], compile=compiled, precision=precision)
+            # Compile both kinds of update now, before another program resets the compiler.
+            program.run(learner.policy_frequency(learner.Config()))
             contenders[label] = repeated(program.run, 1, sizes.updates)
         contenders["product"] = repeated(lambda: large @ large, sizes.updates // 8 + 1)
         taken = turns(contenders, sizes.repeats)
@@ -255,8 +256,8 @@ def cpu(sizes: Sizes) -> Section:
 
 
 def gpu(sizes: Sizes, device: str) -> Section:
-    """Lanes in one program on a GPU."""
-    section = Section("lanes", "Learners: updates a second of all lanes together on a GPU")
+    """Runs in one program on a GPU."""
+    section = Section("runs", "Learners: updates a second of all runs together on a GPU")
     if torch.device(device).type != "cuda":
         section.note = "Skipped: it needs --device cuda."
         return section
@@ -265,31 +266,31 @@ def gpu(sizes: Sizes, device: str) -> Section:
     for name, learner in LEARNERS.items():
         flop = flops(name, data)
         for precision in precisions:
-            for lanes in sizes.lanes:
+            for runs in sizes.runs:
                 program = Program(
-                    learner, learner.Config(), data, [Lane(seed) for seed in range(lanes)], precision=precision
+                    learner, learner.Config(), data, [TrainingRun(seed) for seed in range(runs)], precision=precision
                 )
                 seconds = turns({"all": repeated(program.run, 1, sizes.updates)}, sizes.repeats, device)["all"]
                 section.add(
                     learner=name,
                     precision=precision,
-                    lanes=lanes,
-                    updates=Spread.of(sizes.updates * lanes / seconds),
+                    runs=runs,
+                    updates=Spread.of(sizes.updates * runs / seconds),
                     each=Spread.of(sizes.updates / seconds),
-                    tflops=Spread.of(flop * lanes * sizes.updates / seconds / 1e12),
+                    tflops=Spread.of(flop * runs * sizes.updates / seconds / 1e12),
                 )
     return section
 
 
 def flops(name: str, data: LearnerData) -> float:
-    """Operations of the matrix products of one update, averaged over the phases."""
+    """Operations of the matrix products of one update, on average where some leave the policy alone."""
     learner = LEARNERS[name]
     config = learner.Config()
-    phases = learner.phases(config)
-    program = Program(learner, config, data, [Lane(0)], compile=False)
+    updates = learner.policy_frequency(config)
+    program = Program(learner, config, data, [TrainingRun(0)], compile=False)
     with FlopCounterMode(display=False) as counter:
-        program.run(phases)
-    return counter.get_total_flops() / phases
+        program.run(updates)
+    return counter.get_total_flops() / updates
 
 
 def repeated(work: Callable[..., Any], times: int, *arguments: Any) -> Callable[[], None]:
@@ -319,15 +320,15 @@ def turns(contenders: Mapping[str, Callable[[], Any]], repeats: int, device: str
 
 
 def main(
-    device: Annotated[str, typer.Option(help="cpu, or cuda for the lanes of a GPU.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, or cuda for the runs of a GPU.")] = "cpu",
     quick: Annotated[bool, typer.Option(help="Tiny sizes; the figures mean nothing.")] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
 ) -> None:
     """Print the tables."""
     torch.set_num_threads(1)
-    sizes = Sizes(steps=200_000, updates=200, repeats=7, lanes=(1, 10, 60))
+    sizes = Sizes(steps=200_000, updates=200, repeats=7, runs=(1, 10, 60))
     if quick:
-        sizes = Sizes(steps=2000, updates=4, repeats=2, lanes=(1, 2))
+        sizes = Sizes(steps=2000, updates=4, repeats=2, runs=(1, 2))
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores", highlight=False)
     sections = [cpu(sizes), gpu(replace(sizes, updates=sizes.updates * 5), device)]

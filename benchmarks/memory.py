@@ -21,9 +21,14 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from _timing import Section
-from _walk import SPACES, walk
 from rich.console import Console
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks._timing import Section
+from benchmarks._walk import SPACES, walk
+from minari_stitch.data import minari_io
 
 DATASET_ID = "bench/walk-v0"
 GOAL_MIB = 2048
@@ -88,19 +93,12 @@ def watch(command: list[str], environment: dict[str, str]) -> Peaks:
 
 def measure(n_steps: int, n_episodes: int, stitch_steps: int, workers: int, fits: int, settings: list[str]) -> Peaks:
     """Write the dataset, augment it, and return the peaks."""
-    from minari_stitch.data import minari_io
-
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MINARI_DATASETS_PATH"] = folder
-        minari_io.write(
-            walk(n_steps, n_episodes),
-            dataset_id=DATASET_ID,
-            **SPACES,
-        )
-        budgets = [f"models.{name}.steps={fits}" for name in _BUDGETS]
-        options = [part for setting in [*budgets, *settings] for part in ("--set", setting)]
+        minari_io.write(walk(n_steps, n_episodes), dataset_id=DATASET_ID, **SPACES)
         # Hardly trained models: every bridge that raises the return is to qualify.
-        budgets.append("qualify.termination=1")
+        defaults = [*(f"models.{name}.steps={fits}" for name in _BUDGETS), "qualify.termination=1"]
+        options = [part for setting in [*defaults, *settings] for part in ("--set", setting)]
         command = ["augment", DATASET_ID, "--device", "cpu", "--delta", "1e12", "--steps", str(stitch_steps)]
         command += ["--workers", str(workers), "--threads", "1", *options]
         return watch([sys.executable, "-c", _COMMAND, *command], dict(os.environ))

@@ -1,6 +1,6 @@
-"""Small networks for many lanes at once, and the optimiser as part of the graph.
+"""Small networks for many runs at once, and the optimiser as part of the graph.
 
-Parameters are plain dicts of tensors `(K, M, ...)`: K lanes of M networks each (twin critics are M = 2), so that
+Parameters are plain dicts of tensors `(K, M, ...)`: K runs of M networks each (twin critics are M = 2), so that
 one batched product serves a layer of all of them.
 """
 
@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.optim.adamw import adamw
 
 Parameters = dict[str, Tensor]
 
 
 def stack(generators: Iterable[Generator], draw: Callable[[Generator], Tensor], dim: int = 0) -> Tensor:
-    """Draw the same thing from each lane's generator, and stack along `dim`."""
+    """Draw the same thing from each run's generator, and stack along `dim`."""
     return torch.stack([draw(generator) for generator in generators], dim)
 
 
@@ -25,9 +26,9 @@ def mlp(generators: Sequence[Generator], widths: Sequence[int], members: int = 1
     """Initial parameters of a multi-layer perceptron, uniform within 1 / sqrt(fan-in) as `nn.Linear` draws them.
 
     Args:
-        generators: One for each lane.
+        generators: One for each run.
         widths: Inputs, hidden layers, outputs.
-        members: Networks M of each lane.
+        members: Networks M of each run.
 
     Returns:
         `weight<i>` of `(K, M, in, out)` and `bias<i>` of `(K, M, 1, out)`.
@@ -57,19 +58,19 @@ def forward(parameters: Parameters, x: Tensor, dropout: Sequence[Tensor] | None 
         `(K, M, B, out)`.
     """
     layers = sum(name.startswith("weight") for name in parameters)
-    lanes, members = parameters["weight0"].shape[:2]
-    x = x[:, None].expand(lanes, members, *x.shape[1:]).flatten(0, 1)
+    runs, members = parameters["weight0"].shape[:2]
+    x = x[:, None].expand(runs, members, *x.shape[1:]).flatten(0, 1)
     for layer in range(layers):
         x = torch.baddbmm(parameters[f"bias{layer}"].flatten(0, 1), x, parameters[f"weight{layer}"].flatten(0, 1))
         if layer < layers - 1:
             x = x.relu()
             if dropout is not None:
                 x = x * dropout[layer]
-    return x.unflatten(0, (lanes, members))
+    return x.unflatten(0, (runs, members))
 
 
 def gradients(loss: Callable[..., tuple[Tensor, Any]], parameters: Parameters, *arguments: Any) -> tuple[Any, Any]:
-    """Differentiate `loss(parameters, *arguments) -> (loss (K,), info)`; lanes share nothing, so their sum will do.
+    """Differentiate `loss(parameters, *arguments) -> (loss (K,), info)`; runs share nothing, so their sum will do.
 
     Returns:
         Gradients like `parameters`, and the info.
@@ -87,8 +88,11 @@ def gradients(loss: Callable[..., tuple[Tensor, Any]], parameters: Parameters, *
 
 
 def moments(parameters: Parameters) -> dict[str, Parameters]:
-    """Adam's moments before the first step."""
-    return {name: {k: torch.zeros_like(v) for k, v in parameters.items()} for name in ("mean", "square")}
+    """Adam's moments before the first step, and how many steps each parameter has taken."""
+    return {
+        **{name: {k: torch.zeros_like(v) for k, v in parameters.items()} for name in ("mean", "square")},
+        "steps": {k: torch.zeros((), device=v.device) for k, v in parameters.items()},
+    }
 
 
 @torch.no_grad()
@@ -96,30 +100,35 @@ def adam(
     parameters: Parameters,
     grads: Parameters,
     moments: dict[str, Parameters],
-    step: Tensor,
     rate: float | Tensor,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
+    weight_decay: float = 0.0,
 ) -> None:
-    """One step of Adam, in place.
+    """One step of AdamW in place, which is Adam where no weight decays.
+
+    PyTorch's functional form, since an optimiser's own state could not be part of a `State`.
 
     Args:
         parameters: To change.
         grads: Their gradients.
         moments: See `moments`.
-        step: Scalar tensor, 1 at the first step.
         rate: Learning rate.
-        betas: Decay of the moments.
-        eps: Added to the root.
+        weight_decay: Decoupled, of all parameters.
     """
-    first, second = betas
-    size = rate / (1 - first**step)
-    scale = (1 - second**step).rsqrt()
-    for name, parameter in parameters.items():
-        mean, square, grad = moments["mean"][name], moments["square"][name], grads[name]
-        mean.lerp_(grad, 1 - first)
-        square.mul_(second).addcmul_(grad, grad, value=1 - second)
-        parameter.sub_(size * mean / (square.sqrt() * scale + eps))
+    adamw(
+        list(parameters.values()),
+        [grads[name] for name in parameters],
+        *([moments[kind][name] for name in parameters] for kind in ("mean", "square")),
+        max_exp_avg_sqs=[],
+        state_steps=[moments["steps"][name] for name in parameters],
+        capturable=next(iter(parameters.values())).is_cuda,
+        amsgrad=False,
+        beta1=0.9,
+        beta2=0.999,
+        lr=rate,
+        weight_decay=weight_decay,
+        eps=1e-8,
+        maximize=False,
+    )
 
 
 @torch.no_grad()

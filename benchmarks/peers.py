@@ -23,9 +23,10 @@ from rich.table import Table
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import data, experiment, report
+from benchmarks import data, experiment
+from benchmarks.comparison import interval, spread
 from benchmarks.evaluate import Reference, starts
-from benchmarks.experiment import Job
+from benchmarks.experiment import WorkUnit
 from benchmarks.results import Cell
 from benchmarks.suites import BUDGETS, DEFAULT_DATASET
 from minari_stitch.errors import StitchError
@@ -73,15 +74,15 @@ def compare(algo: str, dataset: str, steps: int, seeds: int, episodes: int, pyth
     ours, theirs, speeds = [], [], []
     for seed in range(seeds):
         ((_, record),) = experiment.run(
-            Job(cells=(Cell(algo=algo, dataset=dataset, seed=seed),), config=config, budget=plan)
+            WorkUnit(cells=(Cell(algo=algo, dataset=dataset, seed=seed),), config=config, budget=plan)
         )
         peer = _peer(python, algo, dataset, record["config"], seed, episodes)
         ours.append(record["score"])
         theirs.append(float(reference.score(np.array(peer["returns"])).mean()))
         speeds.append((steps / record["train_seconds"], peer["steps_per_second"]))
-    mean, half = report.interval(np.array(ours) - np.array(theirs))
+    mean, half = interval(np.array(ours) - np.array(theirs))
     fast, slow = np.median(speeds, 0)
-    scores = [f"{np.mean(x):.1f} ± {report.spread(x):.1f}" for x in (ours, theirs)]
+    scores = [f"{np.mean(x):.1f} ± {spread(x):.1f}" for x in (ours, theirs)]
     between = f"{mean:+.1f}" + (f" ± {half:.1f}" if seeds > 1 else "")
     ratio = np.median([a / b for a, b in speeds])
     return [algo, str(steps), *scores, between, f"{fast:.1f}", f"{slow:.1f}", f"{ratio:.2f}"]

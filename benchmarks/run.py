@@ -26,7 +26,9 @@ from rich.table import Table
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import data, experiment, making, report
+from benchmarks import experiment, prepare
+from benchmarks.batches import parse_ratio
+from benchmarks.comparison import COLUMNS, captions, compare
 from benchmarks.executors import EXECUTORS
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
 from benchmarks.suites import ALGORITHMS, BUDGETS, DEFAULT_DATASET, SUITES, Budget, Experiment, Family, choose
@@ -81,7 +83,7 @@ def main(
     with _errors():
         device = _device(device)
         run = choose("executor", executor, EXECUTORS)
-        data.parse_ratio(ratio)
+        parse_ratio(ratio)
         collection = choose("suite", suite, SUITES) if suite else None
         plan = choose("budget", budget or (collection.budget if collection else "small"), BUDGETS)
         plan = _adapted(plan, steps=steps, episodes=episodes, last=last)
@@ -98,7 +100,7 @@ def main(
         wanted, missing = [], {}
         for item in experiments:
             try:
-                mix = making.find(item, lambda text: err.print(text, markup=False))
+                mix = prepare.find(item, lambda text: err.print(text, markup=False))
             except DatasetNotFoundError as error:
                 if collection is None:
                     raise
@@ -120,9 +122,9 @@ def main(
             f"Budget [bold]{plan.name}[/], device {device}. A score is {plan.protocol} (of {plan.evaluations}). "
             f"{len(wanted)} cells, {len(wanted) - len(pending)} of them finished before."
         )
-        jobs = experiment.jobs(pending, plan, device=device, precision=precision)  # pyright: ignore[reportArgumentType]
+        units = experiment.work_units(pending, plan, device=device, precision=precision)  # pyright: ignore[reportArgumentType]
         with _progress(len(pending)) as (advance, show):
-            for done in run(jobs, results, workers=processes, progress=show):
+            for done in run(units, results, workers=processes, progress=show):
                 advance(done)
         finished = kept.finished()
         _print({cell: finished[cell] for cell in wanted if cell in finished}, missing)
@@ -160,15 +162,15 @@ def _positive(name: str, value: int) -> int:
 def _print(finished: dict[Cell, dict], missing: dict[str, str]) -> None:
     """The one table."""
     out = Console(width=None if sys.stdout.isatty() else 160)
-    comparisons = report.compare(finished)
+    comparisons = compare(finished)
     table = Table(title="Original against augmented")
-    for name in report.COLUMNS:
+    for name in COLUMNS:
         table.add_column(name, style="cyan" if name == "Dataset" else "", overflow="fold")
     for comparison in comparisons:
         table.add_row(*comparison.row())
     if comparisons:
         out.print(table)
-        for line in report.captions(comparisons):
+        for line in captions(comparisons):
             out.print(line, highlight=False)
     for why in missing.values():
         out.print(f"[yellow]Missing:[/] {why}", highlight=False, soft_wrap=True)
@@ -176,7 +178,7 @@ def _print(finished: dict[Cell, dict], missing: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _progress(cells: int) -> Iterator[tuple[Callable[[int], None], Callable[[str, int, int], None]]]:
-    """Bars for all cells and for each job under way: functions to call when cells are finished and when one goes on."""
+    """Bars for all cells and each unit under way: functions to call when cells are finished, and when one goes on."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal) as bars:
         everything = bars.add_task("cells", total=cells)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import paper
-from benchmarks.report import Comparison, Finished, bounds, captions, compare, grid, spread
+from benchmarks.comparison import (
+    Comparison,
+    Finished,
+    average_interval,
+    bounds,
+    captions,
+    compare,
+    grid,
+    interval,
+    spread,
+)
 from benchmarks.suites import SUITES, Experiment, Family
 
 COLUMNS = ("Dataset", "Learner", "Data", "Ratio", "Ours", "n", "Against original, 95 %", "Paper, D4RL")
@@ -27,14 +37,22 @@ class Line:
         dataset: Id.
         title: Of the data, for people.
         scores: One for each seed.
-        against: Difference from the original data, in words.
+        differences: From the original data, one for each seed; empty for the original data's own line.
     """
 
     key: paper.Row
     dataset: str
     title: str
     scores: Sequence[float] | np.ndarray
-    against: str = ""
+    differences: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def against(self) -> str:
+        """The interval of the mean difference, in words."""
+        if not len(self.differences):
+            return ""
+        mean, half = interval(self.differences)
+        return bounds(mean - half, mean + half)
 
 
 def markdown(suite: str, finished: Finished, *, family: Family = "demo", budget: str = "small") -> str:
@@ -55,12 +73,14 @@ def markdown(suite: str, finished: Finished, *, family: Family = "demo", budget:
         + (printed.get(line.key, ""),)
         for line in lines.values()
     ]
-    rows += _averages(lines)
+    rows += (averages := _averages(lines))
     wanted = len(SUITES[suite].experiments(family))
     notes = [
         f"Suite {suite!r} ({SUITES[suite].what}): {len(found)} of {wanted} comparisons are finished.",
         "'Paper, D4RL' are the paper's scores on D4RL's datasets: other data, other budgets, here for the eye only.",
     ]
+    if averages:
+        notes.append("The interval of an average is a bootstrap's, over seeds within each dataset.")
     return grid(COLUMNS, rows) + "\n\n" + "\n".join(f"- {n}" for n in [*notes, *captions(found.values())]) + "\n"
 
 
@@ -88,7 +108,7 @@ def ordered(found: Mapping[Experiment, Comparison]) -> dict[paper.Row, Line]:
             dataset=item.dataset,
             title=item.variant.title,
             scores=comparison.augmented,
-            against=bounds(*comparison.difference),
+            differences=comparison.augmented - comparison.original,
         )
         lines[line.key] = line
     return lines
@@ -168,7 +188,9 @@ def _averages(lines: Mapping[paper.Row, Line]) -> list[tuple[str, ...]]:
         for kind in kinds:
             chosen = [lines[algo, name, *kind] for name in whole]
             mean = np.mean([np.mean(line.scores) for line in chosen])
+            differences = [line.differences for line in chosen]
+            against = bounds(*average_interval(differences)) if all(map(len, differences)) else ""
             rows.append(
-                (f"average of {len(whole)} datasets", algo, chosen[0].title, kind[1], f"{mean:.1f}", "", "", "")
+                (f"average of {len(whole)} datasets", algo, chosen[0].title, kind[1], f"{mean:.1f}", "", against, "")
             )
     return rows

@@ -1,9 +1,9 @@
-"""Training K lanes in one program.
+"""Training K runs in one program.
 
-A step draws nothing on its own: indices and noise come in blocks from each lane's generators, so a lane's result does
+A step draws nothing on its own: indices and noise come in blocks from each run's generators, so a run's result does
 not depend on the others, and the step itself (gather, losses, Adam, targets) is one function that can be compiled, and
-on a GPU captured as a CUDA graph. On a CPU give each process one thread (`torch.set_num_threads(1)`) and one lane, and
-run one process a core; on a GPU put all lanes into one call.
+on a GPU captured as a CUDA graph. On a CPU give each process one thread (`torch.set_num_threads(1)`) and one run, and
+run one process a core; on a GPU put all runs into one call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils import _pytree as pytree
 
-from benchmarks.algos import Algorithm, Info, Lane, Sampler, State
+from benchmarks.algos import Algorithm, Info, State
+from benchmarks.batches import Ratio, Sampler
 from benchmarks.data import LearnerData
 from minari_stitch.errors import ConfigError
 
@@ -33,6 +34,19 @@ Evaluation = Callable[[int, State, Info], None]
 _COMPILE_FROM = 20_000  # steps from which compiling (some 20 to 70 s on one core) pays on a CPU
 _WARM_UP = 3  # calls before a capture
 _PURPOSES = ("parameters", "indices", "noise")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One training run of a program that trains K of them at once.
+
+    Attributes:
+        seed: Seed of everything random in it.
+        ratio: Original : augmented; `(1, 0)` trains on the original data alone.
+    """
+
+    seed: int
+    ratio: Ratio = (1, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +70,7 @@ def train(
     algorithm: Algorithm | Any,
     config: Any,
     data: LearnerData,
-    lanes: Sequence[Lane],
+    runs: Sequence[TrainingRun],
     *,
     compile: bool | None = None,
     precision: Precision = "fp32",
@@ -64,13 +78,13 @@ def train(
     on_eval: Evaluation | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trained:
-    """Train all lanes for `config.steps` steps on the device of the data.
+    """Train all runs for `config.steps` steps on the device of the data.
 
     Args:
         algorithm: A module of `benchmarks.algos`.
         config: Its settings.
         data: Original and augmented data.
-        lanes: Seeds and mixes.
+        runs: Seeds and mixes.
         compile: Compile the update; by default on a GPU, and on a CPU with a compiler for runs long enough to pay.
         precision: Of matrix products.
         evaluate_every: Steps between evaluations; the last step is always one.
@@ -79,12 +93,12 @@ def train(
 
     Raises:
         ConfigError: A setting has an impossible value.
-        RatioError: A lane's mix needs data that are not there.
+        RatioError: A run's mix needs data that are not there.
         TooFewStepsError: There is less data than the learner's context.
     """
     if evaluate_every is not None and evaluate_every < 1:
         raise ConfigError(f"evaluate_every={evaluate_every} is not possible: give at least 1")
-    program = Program(algorithm, config, data, lanes, compile=compile, precision=precision)
+    program = Program(algorithm, config, data, runs, compile=compile, precision=precision)
     seconds = 0.0
     for stop in _stops(config.steps, evaluate_every, algorithm.BLOCK):
         begin = time.perf_counter()
@@ -102,7 +116,7 @@ def train(
 
 
 class Program:
-    """K lanes in training: `run(steps)` advances them all.
+    """K runs in training: `run(steps)` advances them all.
 
     Attributes:
         state: The algorithm's state, changed in place.
@@ -116,27 +130,27 @@ class Program:
         algorithm: Algorithm | Any,
         config: Any,
         data: LearnerData,
-        lanes: Sequence[Lane],
+        runs: Sequence[TrainingRun],
         *,
         compile: bool | None = None,
         precision: Precision = "fp32",
     ) -> None:
-        """Initialise all lanes; arguments and errors are those of `train`."""
-        _check(config, lanes, compile, precision, data)
+        """Initialise all runs; arguments and errors are those of `train`."""
+        _check(config, runs, compile, precision, data)
         data.check_context(algorithm.CONTEXT)
         if compile is None:
             compile = data.device.type == "cuda" or bool(config.steps >= _COMPILE_FROM and _has_compiler())
-        parameters, indices, noise = (lane_generators(lanes, purpose, data.device) for purpose in _PURPOSES)
+        parameters, indices, noise = (seeded_generators(runs, purpose, data.device) for purpose in _PURPOSES)
         self.state: State = algorithm.init(config, data.sizes, parameters)
         self.info: Info = {}
         self.done = 0
         self.compiled: bool = compile
-        self._sampler = algorithm.sampler(config, data, [lane.ratio for lane in lanes], indices)
+        self._sampler = algorithm.sampler(config, data, [run.ratio for run in runs], indices)
         self._noise = partial(algorithm.noise, config, data.sizes, noise, config.batch_size)
-        self._phases, self._block = algorithm.phases(config), algorithm.BLOCK
+        self._policy_frequency, self._block = algorithm.policy_frequency(config), algorithm.BLOCK
         self._precision: Precision = precision
         self._step = _step(algorithm, config, self._sampler, self.state, precision)
-        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, dict[str, Any], Info]] = {}
+        self._captured: dict[bool, tuple[torch.cuda.CUDAGraph, dict[str, Any], Info]] = {}
         self._graphs = compile and data.device.type == "cuda"
         if compile:
             # Code of its own, since the compiler counts recompilations of one code object against a limit.
@@ -144,7 +158,7 @@ class Program:
             self._step = torch.compile(self._step, dynamic=False, fullgraph=True)
 
     def run(self, steps: int) -> None:
-        """Train all lanes for so many steps; on a GPU they may still be under way afterwards."""
+        """Train all runs for so many steps; on a GPU they may still be under way afterwards."""
         step = self._replay if self._graphs else self._step
         with _matmul(self._precision):
             for _ in range(steps):
@@ -152,63 +166,63 @@ class Program:
                 if at == 0:  # always whole blocks, so that a result does not depend on how a run is cut
                     self._rows, self._random = self._sampler.draw(self._block), self._noise(self._block)
                 noise = {name: values[at] for name, values in self._random.items()}
-                self.info |= step(self._rows[at], noise, self.done % self._phases)
                 self.done += 1
+                self.info |= step(self._rows[at], noise, self.done % self._policy_frequency == 0)
 
-    def _replay(self, rows: Tensor, noise: dict[str, Tensor], phase: int) -> Info:
+    def _replay(self, rows: Tensor, noise: dict[str, Tensor], update_policy: bool) -> Info:
         """One step as a CUDA graph."""
-        if phase not in self._captured:
-            self._captured[phase] = self._capture(rows, noise, phase)
-        graph, inputs, info = self._captured[phase]
+        if update_policy not in self._captured:
+            self._captured[update_policy] = self._capture(rows, noise, update_policy)
+        graph, inputs, info = self._captured[update_policy]
         pytree.tree_map(lambda held, new: held.copy_(new), inputs, {"rows": rows, "noise": noise})
         graph.replay()
         return info
 
     def _capture(
-        self, rows: Tensor, noise: dict[str, Tensor], phase: int
+        self, rows: Tensor, noise: dict[str, Tensor], update_policy: bool
     ) -> tuple[torch.cuda.CUDAGraph, dict[str, Any], Info]:
-        """Capture a phase. Warming up trains, so the state is put back afterwards."""
+        """Capture one kind of step. Warming up trains, so the state is put back afterwards."""
         inputs = pytree.tree_map(torch.clone, {"rows": rows, "noise": noise})
         before = pytree.tree_map(torch.clone, self.state)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP):
-                self._step(inputs["rows"], inputs["noise"], phase)
+                self._step(inputs["rows"], inputs["noise"], update_policy)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            info = self._step(inputs["rows"], inputs["noise"], phase)
+            info = self._step(inputs["rows"], inputs["noise"], update_policy)
         pytree.tree_map(lambda now, then: now.copy_(then), self.state, before)
         return graph, inputs, info
 
 
-def lane_generators(lanes: Sequence[Lane], purpose: str, device: torch.device | str) -> list[Generator]:
-    """A generator for each lane, which depends on its seed and the purpose alone.
+def seeded_generators(runs: Sequence[TrainingRun], purpose: str, device: torch.device | str) -> list[Generator]:
+    """A generator for each run, which depends on its seed and the purpose alone.
 
-    Lanes of one seed start from the same parameters and draw the same numbers whatever their mix, so that original
+    Runs of one seed start from the same parameters and draw the same numbers whatever their mix, so that original
     and augmented runs are paired.
     """
-    words = [np.random.SeedSequence([lane.seed, *purpose.encode()]).generate_state(1, np.uint64)[0] for lane in lanes]
+    words = [np.random.SeedSequence([run.seed, *purpose.encode()]).generate_state(1, np.uint64)[0] for run in runs]
     return [torch.Generator(device).manual_seed(int(word) >> 1) for word in words]
 
 
 def _step(
     algorithm: Algorithm | Any, config: Any, sampler: Sampler, state: State, precision: Precision
-) -> Callable[[Tensor, dict[str, Tensor], int], Info]:
+) -> Callable[[Tensor, dict[str, Tensor], bool], Info]:
     """What is compiled: look the batch up, and update."""
     device = state["step"].device.type
 
-    def step(rows: Tensor, noise: dict[str, Tensor], phase: int) -> Info:
+    def step(rows: Tensor, noise: dict[str, Tensor], update_policy: bool) -> Info:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            return algorithm.update(config, state, sampler.gather(rows), noise, phase)
+            return algorithm.update(config, state, sampler.gather(rows), noise, update_policy)
 
     return step
 
 
 def _check(
     config: Any,
-    lanes: Sequence[Lane],
+    runs: Sequence[TrainingRun],
     compile: bool | None,
     precision: Precision,
     data: LearnerData,
@@ -216,8 +230,8 @@ def _check(
     for name in ("steps", "batch_size"):
         if (value := getattr(config, name)) < 1:
             raise ConfigError(f"{name}={value} is not possible: give at least 1")
-    if not lanes:
-        raise ConfigError("lanes=[] is not possible: give at least one seed")
+    if not runs:
+        raise ConfigError("runs=[] is not possible: give at least one seed")
     if precision not in get_args(Precision) or (precision == "tf32" and data.device.type != "cuda"):
         raise ConfigError(f"precision={precision!r} is not possible on {data.device}: use fp32, or bf16 where it pays")
     if compile and data.device.type == "cpu" and not _has_compiler():

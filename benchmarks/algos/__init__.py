@@ -1,69 +1,28 @@
 """Offline learners, one file each. They share data, evaluation and logging, and nothing else.
 
-Shape letters: `K` lanes (a lane is one seed on one mix of data), `B` batch, `N` environments, `S` state width,
+Shape letters: `K` runs (a run is one seed on one mix of data), `B` batch, `N` environments, `S` state width,
 `A` action width.
 
 `Algorithm` says what a module of this package offers. Everything that is random comes from one generator for each
-lane, drawn outside of `update`; everything in `update`, Adam and targets included, is one function without side
-effects other than on `state`, so that it can be compiled and captured as a whole. No lane may influence another.
+run, drawn outside of `update`; everything in `update`, Adam and targets included, is one function without side
+effects other than on `state`, so that it can be compiled and captured as a whole. No run may influence another.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import Generator, Tensor
 
-if TYPE_CHECKING:
-    from benchmarks.data import LearnerData
+from benchmarks.batches import Ratio, Sampler, Sizes
+from benchmarks.data import LearnerData
 
 State = dict[str, Any]
 """Nested dict of tensors, each with a leading dimension K (`step`, the count of updates, is a scalar tensor)."""
 Info = dict[str, Tensor]
 """Name -> `(K,)`, detached."""
-Ratio = tuple[int, int]
-"""Parts original : augmented of every batch."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Widths of the flat spaces.
-
-    Attributes:
-        states: S.
-        actions: A; learners see actions scaled to [-1, 1].
-    """
-
-    states: int
-    actions: int
-
-
-@dataclass(frozen=True)
-class Lane:
-    """One training run of a program that trains K of them at once.
-
-    Attributes:
-        seed: Seed of everything random in it.
-        ratio: Original : augmented; `(1, 0)` trains on the original data alone.
-    """
-
-    seed: int
-    ratio: Ratio = (1, 0)
-
-
-class Sampler(Protocol):
-    """Where batches come from. Indices are drawn in blocks, ahead of the steps that use them."""
-
-    def draw(self, steps: int) -> Tensor:
-        """Draw what the next `steps` batches hold: `(steps, K, B)` int64 on the device, without a sync."""
-        ...
-
-    def gather(self, indices: Tensor) -> dict[str, Tensor]:
-        """Look `(K, B)` indices up: the batch, each value `(K, B, ...)`. A pure function, compiled with `update`."""
-        ...
 
 
 class Config(Protocol):
@@ -110,7 +69,7 @@ class Algorithm(Protocol):
         ...
 
     def init(self, config: Any, sizes: Sizes, generators: Sequence[Generator]) -> State:
-        """Fresh parameters, targets and moments, on the device of the generators (one for each lane)."""
+        """Fresh parameters, targets and moments, on the device of the generators (one for each run)."""
         ...
 
     def noise(
@@ -119,12 +78,14 @@ class Algorithm(Protocol):
         """What else is random in the next `steps` updates: name -> `(steps, K, ...)`; may be empty."""
         ...
 
-    def phases(self, config: Any) -> int:
-        """How many kinds of update take turns (2 where the actor learns every second step), else 1."""
+    def policy_frequency(self, config: Any) -> int:
+        """Updates for each update of the policy: 2 where it learns in every second one, as in TD3, else 1."""
         ...
 
-    def update(self, config: Any, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], phase: int) -> Info:
-        """One gradient step of all lanes, in place; `phase` is the number of the step modulo `phases`."""
+    def update(
+        self, config: Any, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], update_policy: bool
+    ) -> Info:
+        """One gradient step of all runs, in place; `update_policy` in the last of every `policy_frequency` updates."""
         ...
 
     def act(self, config: Any, state: State, observations: Any) -> Tensor:

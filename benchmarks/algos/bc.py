@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, Ratio, Sampler, Sizes, State
+from benchmarks.algos import Info, State
+from benchmarks.batches import Ratio, Sampler, Sizes
+from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, forward, gradients, mlp, moments
-
-if TYPE_CHECKING:
-    from benchmarks.data import LearnerData
 
 CONTEXT = 1
 BLOCK = 100
@@ -49,7 +47,7 @@ def sampler(config: Config, data: LearnerData, ratios: Sequence[Ratio], generato
 
 
 def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State:
-    """One actor for each lane."""
+    """One actor for each run."""
     actor = mlp(generators, [sizes.states, config.hidden, config.hidden, sizes.actions])
     return {"actor": actor, "moments": moments(actor), "step": torch.zeros((), device=generators[0].device)}
 
@@ -61,16 +59,18 @@ def noise(
     return {}
 
 
-def phases(config: Config) -> int:
-    """Every step is alike."""
+def policy_frequency(config: Config) -> int:
+    """The policy learns in every update."""
     return 1
 
 
-def update(config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], phase: int) -> Info:
+def update(
+    config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], update_policy: bool
+) -> Info:
     """A step of the actor."""
     state["step"].add_(1)
     grads, info = gradients(actor_loss, state["actor"], batch)
-    adam(state["actor"], grads, state["moments"], state["step"], config.learning_rate)
+    adam(state["actor"], grads, state["moments"], config.learning_rate)
     return info
 
 

@@ -1,4 +1,4 @@
-"""Decision Transformer (Chen et al., 2021) with CORL's settings, over K lanes at once.
+"""Decision Transformer (Chen et al., 2021) with CORL's settings, over K runs at once.
 
 A window of the last `T` steps becomes the tokens return-to-go, state, action, return-to-go, ...; a causal transformer
 predicts each action from the tokens up to its state. Windows are padded on the left: `mask` says which steps are real,
@@ -11,17 +11,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, Ratio, Sizes, State, task
+from benchmarks.algos import Info, State, task
+from benchmarks.batches import Ratio, Sizes
+from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, gradients, moments, stack
-
-if TYPE_CHECKING:
-    from benchmarks.data import LearnerData
 
 CONTEXT = 20
 """Steps T of history in a window."""
@@ -29,6 +27,7 @@ BLOCK = 1
 """Bits for dropout are many, so they are drawn for one step at a time."""
 
 _TARGETS = {"hopper": 3600.0, "halfcheetah": 12000.0, "walker2d": 5000.0, "pen": 3100.0}
+"""Returns that CORL asks for on D4RL's data; other data of these environments may be far from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class Config:
         learning_rate: Of AdamW, reached linearly over `warmup` steps (at most a tenth of all steps).
         warmup: Steps of warm-up.
         weight_decay: Of all parameters.
-        clip: Largest norm of a lane's gradient.
+        clip: Largest norm of a run's gradient.
         layers: Transformer blocks.
         heads: Attention heads of a block.
         width: Of the tokens.
@@ -67,11 +66,12 @@ class Config:
 
     @classmethod
     def for_dataset(cls, dataset_id: str) -> Config:
-        """CORL's settings for the environment that an id names."""
+        """CORL's settings for the environment that an id names, with its target return for D4RL's data alone."""
         env, _ = task(dataset_id)
+        target = _TARGETS.get(env) if dataset_id.lower().startswith("d4rl/") else None
         if env == "pen":
-            return cls(steps=100_000, reward_scale=1.0, target_return=_TARGETS[env])
-        return cls(target_return=_TARGETS.get(env))
+            return cls(steps=100_000, reward_scale=1.0, target_return=target)
+        return cls(target_return=target)
 
 
 def sampler(config: Config, data: LearnerData, ratios: Sequence[Ratio], generators: Sequence[Generator]) -> Windows:
@@ -131,22 +131,22 @@ def noise(
     return {"bits": stack(generators, draw, 1)}
 
 
-def phases(config: Config) -> int:
-    """Every step is alike."""
+def policy_frequency(config: Config) -> int:
+    """The policy learns in every update."""
     return 1
 
 
-def update(config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], phase: int) -> Info:
-    """One step of AdamW, with the gradient of each lane clipped on its own."""
+def update(
+    config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], update_policy: bool
+) -> Info:
+    """One step of AdamW, with the gradient of each run clipped on its own."""
     parameters, step = state["parameters"], state["step"].add_(1)
     grads, info = gradients(partial(loss, config), parameters, batch, noise.get("bits"))
     norm = torch.stack([grad.flatten(1).square().sum(1) for grad in grads.values()]).sum(0).sqrt()
     shrink = (config.clip / (norm + 1e-6)).clamp(max=1)
     grads = {name: grad * shrink.view(-1, *[1] * (grad.dim() - 1)) for name, grad in grads.items()}
     rate = config.learning_rate * (step / max(1, min(config.warmup, config.steps // 10))).clamp(max=1)
-    for parameter in parameters.values():
-        parameter.mul_(1 - rate * config.weight_decay)
-    adam(parameters, grads, state["moments"], step, rate)
+    adam(parameters, grads, state["moments"], rate, config.weight_decay)
     return {**info, "gradient_norm": norm}
 
 
@@ -188,14 +188,14 @@ def forward(
     config: Config, parameters: Parameters, batch: Mapping[str, Tensor], drop: _Dropout, last: bool = False
 ) -> Tensor:
     """Predict the actions `(K, B, T, A)` in [-1, 1]; with `last` only the last, `(K, B, 1, A)`."""
-    lanes, size, steps = batch["mask"].shape
-    offsets = torch.arange(lanes, device=batch["mask"].device).view(-1, 1, 1) * parameters["time"].shape[1]
+    runs, size, steps = batch["mask"].shape
+    offsets = torch.arange(runs, device=batch["mask"].device).view(-1, 1, 1) * parameters["time"].shape[1]
     rows = batch["timesteps"].clamp(max=parameters["time"].shape[1] - 1) + offsets
     time = F.embedding(rows, parameters["time"].flatten(0, 1))
     returns = (batch["returns_to_go"] * config.reward_scale).unsqueeze(-1)
     inputs = {"return": returns, "state": batch["states"], "action": batch["actions"]}
     tokens = [_linear(parameters, name, value) + time for name, value in inputs.items()]
-    x = torch.stack(tokens, 3).reshape(lanes, size, 3 * steps, config.width)
+    x = torch.stack(tokens, 3).reshape(runs, size, 3 * steps, config.width)
     real = batch["mask"].bool().repeat_interleave(3, -1)
     if last:  # nothing reads the unknown action
         x, real = x[:, :, :-1], real[:, :, :-1]
@@ -273,6 +273,7 @@ class Windows:
         borders = torch.cat([data.offsets[1:-1], steps[~drawn], data.offsets[-1:]]).unique()
         self._ends = borders[torch.searchsorted(borders, steps, right=True)]
         self._timesteps = steps - data.offsets[data.step_episode]
+        self._returns_to_go = data.returns_to_go  # made here, since the compiler cannot follow a cached property
         self._window = torch.arange(CONTEXT, device=data.device)
 
     def gather(self, indices: Tensor) -> dict[str, Tensor]:
@@ -285,7 +286,7 @@ class Windows:
         return {
             "states": self._data.states[rows] * wide,
             "actions": self._data.actions[rows] * wide,
-            "returns_to_go": self._data.returns_to_go[rows] * mask,
+            "returns_to_go": self._returns_to_go[rows] * mask,
             "timesteps": self._timesteps[rows] * mask,
             "mask": mask.float(),
         }

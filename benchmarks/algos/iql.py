@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, Ratio, Sampler, Sizes, State, task
+from benchmarks.algos import Info, State, task
+from benchmarks.batches import Ratio, Sampler, Sizes
+from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, follow, forward, gradients, mlp, moments, stack
-
-if TYPE_CHECKING:
-    from benchmarks.data import LearnerData
 
 CONTEXT = 1
 BLOCK = 100
@@ -78,7 +76,7 @@ def sampler(config: Config, data: LearnerData, ratios: Sequence[Ratio], generato
 
 
 def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State:
-    """Actor, two critics with targets equal to them, and value network of each lane."""
+    """Actor, two critics with targets equal to them, and value network of each run."""
     hidden, device = [config.hidden, config.hidden], generators[0].device
     actor = mlp(generators, [sizes.states, *hidden, sizes.actions])
     if not config.deterministic:
@@ -108,15 +106,16 @@ def noise(
     return {"dropout": masks / keep}
 
 
-def phases(config: Config) -> int:
-    """Every step is alike."""
+def policy_frequency(config: Config) -> int:
+    """The policy learns in every update."""
     return 1
 
 
-def update(config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], phase: int) -> Info:
+def update(
+    config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], update_policy: bool
+) -> Info:
     """A step of the value network, the critics, the actor and the targets, each from what was before the step."""
-    state["step"].add_(1)
-    step = state["step"]
+    step = state["step"].add_(1)
     following = values(state["value"], batch["next_states"])
     target = batch["rewards"] + config.discount * batch["continues"] * following
     best = action_values(state["critic_target"], batch).amin(1)
@@ -124,10 +123,10 @@ def update(config: Config, state: State, batch: dict[str, Tensor], noise: dict[s
     weights = (config.beta * value_info.pop("advantages")).exp().clamp(max=MAX_WEIGHT)
     critic_grads, critic_info = gradients(critic_loss, state["critic"], batch, target)
     actor_grads, actor_info = gradients(actor_loss, state["actor"], batch, weights, noise.get("dropout"))
-    adam(state["value"], value_grads, state["value_moments"], step, config.value_rate)
-    adam(state["critic"], critic_grads, state["critic_moments"], step, config.critic_rate)
+    adam(state["value"], value_grads, state["value_moments"], config.value_rate)
+    adam(state["critic"], critic_grads, state["critic_moments"], config.critic_rate)
     rate = config.actor_rate * 0.5 * (1 + torch.cos(math.pi * (step - 1) / config.steps))
-    adam(state["actor"], actor_grads, state["actor_moments"], step, rate)
+    adam(state["actor"], actor_grads, state["actor_moments"], rate)
     follow(state["critic_target"], state["critic"], config.target_rate)
     return value_info | critic_info | actor_info
 

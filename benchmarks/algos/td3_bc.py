@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, Ratio, Sampler, Sizes, State
+from benchmarks.algos import Info, State
+from benchmarks.batches import Ratio, Sampler, Sizes
+from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, follow, forward, gradients, mlp, moments, stack
-
-if TYPE_CHECKING:
-    from benchmarks.data import LearnerData
 
 CONTEXT = 1
 BLOCK = 100
@@ -59,7 +57,7 @@ def sampler(config: Config, data: LearnerData, ratios: Sequence[Ratio], generato
 
 
 def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State:
-    """One actor and two critics for each lane, and targets equal to them."""
+    """One actor and two critics for each run, and targets equal to them."""
     hidden = [config.hidden, config.hidden]
     actor = mlp(generators, [sizes.states, *hidden, sizes.actions])
     critic = mlp(generators, [sizes.states + sizes.actions, *hidden, 1], members=2)
@@ -82,21 +80,22 @@ def noise(
     return {"target": stack(generators, lambda g: torch.randn(shape, device=g.device, generator=g), 1)}
 
 
-def phases(config: Config) -> int:
-    """The actor learns in the last of every `policy_period` steps."""
+def policy_frequency(config: Config) -> int:
+    """The actor learns in the last of every `policy_period` updates."""
     return config.policy_period
 
 
-def update(config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], phase: int) -> Info:
-    """A step of the critics, and in the last phase one of the actor and the targets."""
+def update(
+    config: Config, state: State, batch: dict[str, Tensor], noise: dict[str, Tensor], update_policy: bool
+) -> Info:
+    """A step of the critics, and with `update_policy` one of the actor and the targets."""
     state["step"].add_(1)
     target = target_values(config, state, batch, noise["target"])
     grads, info = gradients(critic_loss, state["critic"], batch, target)
-    adam(state["critic"], grads, state["critic_moments"], state["step"], config.learning_rate)
-    if phase == config.policy_period - 1:
+    adam(state["critic"], grads, state["critic_moments"], config.learning_rate)
+    if update_policy:
         grads, actor_info = gradients(actor_loss, state["actor"], state["critic"], batch, config.alpha)
-        rate = config.learning_rate
-        adam(state["actor"], grads, state["actor_moments"], state["step"] / config.policy_period, rate)
+        adam(state["actor"], grads, state["actor_moments"], config.learning_rate)
         follow(state["critic_target"], state["critic"], config.target_rate)
         follow(state["actor_target"], state["actor"], config.target_rate)
         info |= actor_info

@@ -5,15 +5,14 @@ import pytest
 import torch
 from naive import generators, stitched_version
 
-from benchmarks.algos import task
+from benchmarks.algos import dt, task
+from benchmarks.batches import RatioError, parse_ratio
 from benchmarks.data import (
     LearnerData,
-    RatioError,
     SourceMismatchError,
     SpaceMismatchError,
     TooFewStepsError,
     load,
-    parse_ratio,
 )
 from minari_stitch.data import minari_io
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, InvalidDataError
@@ -54,6 +53,23 @@ def test_table_against_episodes(pair):
     assert torch.equal(data.rewards, data.table[:, 5])
     assert data.synthetic.nonzero()[:, 0].tolist() == [42, 43, 44, 52, 53, 54, 62, 63, 64]
     assert data.step_episode.tolist() == sorted([*range(7)] * 10)
+
+
+def test_returns_to_go_of_bridges_that_stand_alone(write_dataset, make_episodes):
+    """They count what follows after the written part in the whole stitched episode, at every step."""
+    source, parts, beyond = write_dataset(), make_episodes(n_episodes=4, seed=1), (360.5, 0.0)
+    data = load(source, stitched_version(source, parts, beyond=beyond))
+    want = []
+    for part, follows in zip([*minari_io.read(source).episodes, *list(parts)[1:]], [0] * 4 + [*beyond, 0], strict=True):
+        for t in range(len(part["rewards"])):
+            togo = follows
+            for reward in part["rewards"][t:]:
+                togo += reward
+            want.append(togo)
+    np.testing.assert_allclose(data.returns_to_go, want, rtol=1e-5, atol=1e-5)
+    steps = torch.tensor([[40, 49, 0]])
+    windows = dt.Windows(data, [(1, 1)], generators(1), 3).gather(steps)["returns_to_go"]
+    np.testing.assert_allclose(windows[0, :, -1], [want[49], want[49], want[9]], rtol=1e-5, atol=1e-5)
 
 
 def test_truncation_keeps_its_next_state_and_bootstraps(pair):
@@ -107,8 +123,8 @@ def test_rows_are_uniform(pair):
     assert (counts - 1000).abs().max() < 6 * 1000**0.5
 
 
-def test_lanes_are_independent_and_paired(pair):
-    """A lane's rows depend neither on K nor, on the original side, on its ratio."""
+def test_runs_are_independent_and_paired(pair):
+    """A run's rows depend neither on K nor, on the original side, on its ratio."""
     data = load(*pair)
     both = data.mixture([(1, 0), (1, 1)], generators(2), 10).draw(3)
     alone = data.mixture([(1, 1)], generators(2)[1:], 10).draw(3)

@@ -29,7 +29,7 @@ def test_against_single_episodes(workers):
     assert returns.shape == (3, 2) and (returns[0] == returns[2]).all() and (returns[0] != returns[1]).all()
     assert (evaluator(push, [0, 5, 0], episodes=2) == returns).all()  # environments are reset, not carried on
     env = gym.make(pendulum.SPEC)
-    for lane, seed in enumerate((0, 5)):
+    for run, seed in enumerate((0, 5)):
         for e, start in enumerate(np.random.SeedSequence([seed, 1]).generate_state(2).tolist()):
             observation, _ = env.reset(seed=start)
             total, done = 0.0, False
@@ -37,7 +37,7 @@ def test_against_single_episodes(workers):
                 scaled = torch.from_numpy(((observation - mean) / std).astype(np.float32))
                 observation, reward, terminated, truncated, _ = env.step(2 * push(scaled).numpy())
                 total, done = total + reward, terminated or truncated
-            assert returns[lane, e] == pytest.approx(total, rel=1e-4)
+            assert returns[run, e] == pytest.approx(total, rel=1e-4)
     env.close()
     evaluator.close()
 

@@ -36,51 +36,51 @@ def test_losses_against_samples(deterministic):
     weights = (config.beta * info["advantages"]).exp().clamp(max=100)
     actor_loss, _ = iql.actor_loss(state["actor"], batch, weights, None)
     assert (weights == 100).any() and (info["advantages"] < 0).any()
-    for lane in range(2):
+    for run in range(2):
         value_errors, critic_errors, actor_errors = [], [], []
-        for i, sample in enumerate(naive.samples(batch, lane)):
+        for i, sample in enumerate(naive.samples(batch, run)):
             pair = np.concatenate([sample["states"], sample["actions"]])
-            least = min(naive.perceptron(state["critic_target"], lane, m, pair)[0] for m in (0, 1))
-            advantage = least - naive.perceptron(state["value"], lane, 0, sample["states"])[0]
+            least = min(naive.perceptron(state["critic_target"], run, m, pair)[0] for m in (0, 1))
+            advantage = least - naive.perceptron(state["value"], run, 0, sample["states"])[0]
             value_errors.append((0.7 if advantage > 0 else 0.3) * advantage**2)
-            after = naive.perceptron(state["value"], lane, 0, sample["next_states"])[0]
+            after = naive.perceptron(state["value"], run, 0, sample["next_states"])[0]
             want = sample["rewards"] + (0.99 * after if i != 1 else 0)
-            critic_errors += [(naive.perceptron(state["critic"], lane, m, pair)[0] - want) ** 2 for m in (0, 1)]
-            mean = np.tanh(naive.perceptron(state["actor"], lane, 0, sample["states"]))
+            critic_errors += [(naive.perceptron(state["critic"], run, m, pair)[0] - want) ** 2 for m in (0, 1)]
+            mean = np.tanh(naive.perceptron(state["actor"], run, 0, sample["states"]))
             if deterministic:
                 error = ((mean - sample["actions"]) ** 2).sum()
             else:
-                std = np.exp(state["actor"]["log_std"][lane, 0].double().numpy())
+                std = np.exp(state["actor"]["log_std"][run, 0].double().numpy())
                 density = np.exp(-0.5 * ((sample["actions"] - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
                 error = -np.log(density).sum()
             actor_errors.append(min(np.exp(config.beta * advantage), 100) * error)
-        assert value_loss[lane].item() == pytest.approx(np.mean(value_errors), rel=1e-4)
-        assert critic_loss[lane].item() == pytest.approx(np.mean(critic_errors), rel=1e-4)
-        assert actor_loss[lane].item() == pytest.approx(np.mean(actor_errors), rel=1e-3)
+        assert value_loss[run].item() == pytest.approx(np.mean(value_errors), rel=1e-4)
+        assert critic_loss[run].item() == pytest.approx(np.mean(critic_errors), rel=1e-4)
+        assert actor_loss[run].item() == pytest.approx(np.mean(actor_errors), rel=1e-3)
 
 
 @pytest.mark.parametrize(("deterministic", "dropout"), [(False, 0.0), (True, 0.0), (False, 0.3)])
 def test_training_equals_a_plain_loop(deterministic, dropout):
-    """Six of ten updates of both lanes against modules and optimisers of one lane at a time."""
+    """Six of ten updates of both runs against modules and optimisers of one run at a time."""
     config = replace(CONFIG, deterministic=deterministic, dropout=dropout)
     state = settled(config)
     noise = iql.noise(config, naive.SIZES, naive.generators(2), 5, 6)
-    plain = [_Plain(state, lane, config) for lane in range(2)]
+    plain = [_Plain(state, run, config) for run in range(2)]
     for step in range(6):
         batch = naive.batch(seed=step)
         random = {name: value[step] for name, value in noise.items()}
         iql.update(config, state, batch, random, 0)
-        for lane in range(2):
-            masks = noise["dropout"][step, lane] if dropout else None
-            plain[lane].step({name: value[lane] for name, value in batch.items()}, masks)
-    for lane, reference in enumerate(plain):
-        naive.assert_same(state["actor"], lane, reference.actor)
-        naive.assert_same(state["value"], lane, reference.value)
+        for run in range(2):
+            masks = noise["dropout"][step, run] if dropout else None
+            plain[run].step({name: value[run] for name, value in batch.items()}, masks)
+    for run, reference in enumerate(plain):
+        naive.assert_same(state["actor"], run, reference.actor)
+        naive.assert_same(state["value"], run, reference.value)
         for member in range(2):
-            naive.assert_same(state["critic"], lane, reference.critics[member], member)
-            naive.assert_same(state["critic_target"], lane, reference.targets[member], member)
+            naive.assert_same(state["critic"], run, reference.critics[member], member)
+            naive.assert_same(state["critic_target"], run, reference.targets[member], member)
         if not deterministic:
-            torch.testing.assert_close(state["actor"]["log_std"][lane, 0], reference.log_std.data)
+            torch.testing.assert_close(state["actor"]["log_std"][run, 0], reference.log_std.data)
 
 
 def test_dropout_masks():
@@ -97,10 +97,10 @@ def test_act():
     state = settled(CONFIG)
     observations = torch.randn(2, 4, 3, generator=naive.generators(1)[0])
     actions = iql.act(CONFIG, state, observations)
-    for lane in range(2):
+    for run in range(2):
         for n in range(4):
-            want = np.tanh(naive.perceptron(state["actor"], lane, 0, observations[lane, n].double().numpy()))
-            np.testing.assert_allclose(actions[lane, n], want, rtol=1e-4, atol=1e-6)
+            want = np.tanh(naive.perceptron(state["actor"], run, 0, observations[run, n].double().numpy()))
+            np.testing.assert_allclose(actions[run, n], want, rtol=1e-4, atol=1e-6)
 
 
 def test_settings_by_dataset():
@@ -113,16 +113,16 @@ def test_settings_by_dataset():
 
 
 class _Plain:
-    """The loop that people write, for one lane."""
+    """The loop that people write, for one run."""
 
-    def __init__(self, state, lane, config):
+    def __init__(self, state, run, config):
         self.config = config
-        self.actor, self.value = (naive.network(state[name], lane) for name in ("actor", "value"))
-        self.critics = torch.nn.ModuleList([naive.network(state["critic"], lane, member) for member in (0, 1)])
-        self.targets = torch.nn.ModuleList([naive.network(state["critic_target"], lane, member) for member in (0, 1)])
+        self.actor, self.value = (naive.network(state[name], run) for name in ("actor", "value"))
+        self.critics = torch.nn.ModuleList([naive.network(state["critic"], run, member) for member in (0, 1)])
+        self.targets = torch.nn.ModuleList([naive.network(state["critic_target"], run, member) for member in (0, 1)])
         parameters = list(self.actor.parameters())
         if not config.deterministic:
-            self.log_std = torch.nn.Parameter(state["actor"]["log_std"][lane, 0].clone())
+            self.log_std = torch.nn.Parameter(state["actor"]["log_std"][run, 0].clone())
             parameters.append(self.log_std)
         self.actor_optimizer = torch.optim.Adam(parameters, lr=3e-4)
         self.value_optimizer = torch.optim.Adam(self.value.parameters(), lr=3e-4)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import report
+from benchmarks import comparison, report
 from benchmarks.results import Cell, Results
 
 
@@ -22,33 +22,51 @@ def cells(originals, mixed, **kwargs):
 
 def test_interval_is_students():
     values = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    mean, half = report.interval(values)
+    mean, half = comparison.interval(values)
     assert mean == 3 and half == pytest.approx(2.7764 * np.sqrt(2.5 / 5), rel=1e-4)
-    assert np.isnan(report.interval(values[:1])[1])
+    assert np.isnan(comparison.interval(values[:1])[1])
 
 
-@pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (4, 2.776), (20, 2.086), (21, 2.080), (99, 1.984)])
-def test_quantiles(freedom, quantile):
-    assert report.t975(freedom) == pytest.approx(quantile, abs=1e-3)
+@pytest.mark.parametrize(
+    ("values", "quantile"),  # closed forms of Student's t with one and two degrees of freedom
+    [([0.0, 3.0], np.tan(0.475 * np.pi)), ([1.0, 5.0, 3.0], 0.95 / np.sqrt(2 * 0.975 * 0.025))],
+)
+def test_interval_of_few_seeds(values, quantile):
+    half = quantile * np.std(values, ddof=1) / np.sqrt(len(values))
+    assert comparison.interval(np.array(values)) == pytest.approx((np.mean(values), half))
+
+
+def test_interval_of_an_average():
+    """Two seeds a dataset: a resampled mean is low, middle or high with chances 1/4, 1/2, 1/4, and nothing else."""
+    assert comparison.average_interval([np.array([0.0, 2.0])]) == (0, 2)
+    assert comparison.average_interval([np.array([1.0, 1.0]), np.array([4.0, 4.0, 4.0])]) == (2.5, 2.5)
+    assert np.isnan(comparison.average_interval([np.array([1.0, 2.0]), np.array([1.0])])).all()
+    rng = np.random.default_rng(0)
+    strata = [rng.normal(mean, 3, 200) for mean in (0, 50)]  # seeds do not cross datasets: 50 apart, and yet narrow
+    low, high = comparison.average_interval(strata)
+    half = 1.96 * np.sqrt(sum(values.var() / 200 for values in strata)) / 2
+    center = np.mean([values.mean() for values in strata])
+    assert (low, high) == pytest.approx((center - half, center + half), abs=0.1 * half)
+    assert (low, high) == comparison.average_interval(strata)
 
 
 def test_pairs_by_seed():
-    (comparison,) = report.compare(cells({0: 10.0, 1: 30.0, 2: 99.0}, {1: 33.0, 0: 11.0, 7: 0.0}))
-    assert comparison.original.tolist() == [10, 30] and comparison.augmented.tolist() == [11, 33]
-    mean, half = comparison.difference
+    (pair,) = comparison.compare(cells({0: 10.0, 1: 30.0, 2: 99.0}, {1: 33.0, 0: 11.0, 7: 0.0}))
+    assert pair.original.tolist() == [10, 30] and pair.augmented.tolist() == [11, 33]
+    mean, half = pair.difference
     assert mean == 2 and half == pytest.approx(12.7062 * np.sqrt(2) / np.sqrt(2), rel=1e-4)
-    assert comparison.row()[4:] == ("20.0 ± 14.1", "22.0 ± 15.6", "+2.0", "[-10.7, +14.7]", "2")
+    assert pair.row()[4:] == ("20.0 ± 14.1", "22.0 ± 15.6", "+2.0", "[-10.7, +14.7]", "2")
 
 
 def test_other_protocols_settings_and_sources_do_not_mix():
     finished = cells({0: 1.0}, {0: 2.0}) | cells({0: 5.0}, {0: 7.0}, settings="b")
     finished |= cells({0: 9.0}, {}, source="changed") | cells({}, {0: 50.0}, protocol="another")
-    assert sorted(c.difference[0] for c in report.compare(finished)) == [1, 2]
+    assert sorted(c.difference[0] for c in comparison.compare(finished)) == [1, 2]
 
 
 def test_markdown_says_how():
     finished = cells({0: 1.0}, {0: 2.0}) | {k: record(1.0, source="raw") for k in cells({0: 1}, {0: 1}, algo="bc")}
-    text = report.markdown(report.compare(finished))
+    text = report.markdown(comparison.compare(finished))
     assert "| dt | test/walk-v0 | test/walk-stitched-v0 (episodes) | 4:1 | 1.0 ± 0.0 | 2.0 ± 0.0 | +1.0 |" in text
     assert "unknown (n = 1)" in text and "RAW RETURNS" in text and "the last evaluation" in text
     assert "No finished pair" in report.markdown([])

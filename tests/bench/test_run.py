@@ -10,8 +10,8 @@ import pendulum
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import executors, experiment, making, run
-from benchmarks.making import newest
+from benchmarks import executors, experiment, prepare, run
+from benchmarks.prepare import newest
 from benchmarks.results import Results
 from benchmarks.suites import BUDGETS
 from minari_stitch.data import minari_io
@@ -65,11 +65,11 @@ def test_a_killed_run_goes_on(command, tmp_path, monkeypatch):
     pendulum.write()
     ran = []
 
-    def count(job, progress=None):
-        ran.append(job.cells)
+    def count(unit, progress=None):
+        ran.append(unit.cells)
         if len(ran) == 3:
             raise KeyboardInterrupt
-        return original(job, progress)
+        return original(unit, progress)
 
     original = experiment.run
     monkeypatch.setattr(experiment, "run", count)
@@ -82,21 +82,21 @@ def test_a_killed_run_goes_on(command, tmp_path, monkeypatch):
     assert command("--algo", "bc", "--steps", 5).exit_code == 0 and len(ran) == 11  # other settings are other cells
 
 
-def test_processes_and_lanes_give_the_same(command, tmp_path):
-    """Two worker processes, and all lanes in one program as on a GPU, find what one process finds."""
+def test_processes_and_runs_give_the_same(command, tmp_path):
+    """Two worker processes, and all runs in one program as on a GPU, find what one process finds."""
     pendulum.write()
     assert command("--algo", "bc").exit_code == 0
     alone = records(tmp_path)
     assert command("--algo", "bc", "--workers", 2, "--results", tmp_path / "two" / "results").exit_code == 0
     assert {c: r["score"] for c, r in records(tmp_path / "two").items()} == {c: r["score"] for c, r in alone.items()}
-    job = experiment.Job(
+    unit = experiment.WorkUnit(
         cells=tuple(alone), config=experiment.settings("bc", pendulum.ID, BUDGETS["smoke"]), budget=BUDGETS["smoke"]
     )
-    for cell, record in experiment.run(job):
+    for cell, record in experiment.run(unit):
         assert record["score"] == pytest.approx(alone[cell]["score"], rel=1e-4)
 
 
-def test_jobs_on_a_gpu_hold_all_seeds():
+def test_work_units_on_a_gpu_hold_all_seeds():
     pendulum.write()
     extra = copy_of_source("test/pendulum-ser-v0")
     budget, wanted = BUDGETS["smoke"], {}
@@ -105,11 +105,11 @@ def test_jobs_on_a_gpu_hold_all_seeds():
             "bc", pendulum.ID, augmented, kind="episodes", ratio="4:1", seeds=range(3), budget=budget
         )
         wanted |= dict.fromkeys(cells)
-    jobs = experiment.jobs(list(wanted), budget, device="cuda")
-    assert sorted(len(job.cells) for job in jobs) == [3, 6] and len(wanted) == 9
-    assert all(len({cell.augmented for cell in job.cells} - {""}) == 1 for job in jobs)
-    assert {cell for job in jobs for cell in job.cells} == set(wanted)
-    assert len(experiment.jobs(list(wanted), budget, device="cpu")) == 9
+    units = experiment.work_units(list(wanted), budget, device="cuda")
+    assert sorted(len(unit.cells) for unit in units) == [3, 6] and len(wanted) == 9
+    assert all(len({cell.augmented for cell in unit.cells} - {""}) == 1 for unit in units)
+    assert {cell for unit in units for cell in unit.cells} == set(wanted)
+    assert len(experiment.work_units(list(wanted), budget, device="cpu")) == 9
 
 
 def test_last_evaluations_make_the_score(command, tmp_path):
@@ -176,10 +176,10 @@ def test_a_suite_says_what_is_missing(tmp_path):
 def test_demo_datasets_are_made(command, monkeypatch):
     """By the command itself, the augmented ones with the options of their variant."""
     calls = []
-    monkeypatch.setattr(making.demo, "ensure", lambda dataset_id: None)
-    monkeypatch.setattr(making, "exists", lambda dataset_id: dataset_id == "demo/hopper/medium-v0")
+    monkeypatch.setattr(prepare.demo, "ensure", lambda dataset_id: None)
+    monkeypatch.setattr(prepare, "exists", lambda dataset_id: dataset_id == "demo/hopper/medium-v0")
     monkeypatch.setattr(
-        making.subprocess, "run", lambda words, **_: calls.append(words) or types.SimpleNamespace(returncode=7)
+        prepare.subprocess, "run", lambda words, **_: calls.append(words) or types.SimpleNamespace(returncode=7)
     )
     result = command("--dataset", "demo/hopper/medium-v0")
     assert result.exit_code == 1 and "`minari-stitch augment demo/hopper/medium-v0` failed" in result.output
@@ -193,7 +193,7 @@ def test_ray_is_optional(command, monkeypatch):
     assert result.exit_code == 1 and "pip install ray" in result.output
 
 
-def _die(job, folder, progress=None):
+def _die(unit, folder, progress=None):
     import os
 
     os._exit(9)

@@ -4,7 +4,7 @@ import pytest
 import toy
 from typer.testing import CliRunner
 
-from benchmarks import making, paper, report, run, tables
+from benchmarks import paper, prepare, report, run, tables
 from benchmarks.results import Cell
 from benchmarks.suites import SUITES, Experiment, Variant, dataset, subset
 
@@ -49,19 +49,20 @@ def test_ids():
     assert dataset("demo", "pen", "human") == "demo/pen/medium-replay-v0"
     assert subset("d4rl/hopper/medium-v2") == "d4rl/hopper/medium-20pct-v0"
     assert Variant(method="synther", label="x-1").suffix == "ser-x-1"
-    assert making.how_to_get("d4rl/hopper/medium-replay-20pct-v0").endswith("hopper_medium_replay-v2.hdf5 --env hopper")
+    share = subset(dataset("d4rl", "hopper", "medium-replay"))
+    assert prepare.how_to_get(share).endswith("hopper_medium_replay-v2.hdf5 --env hopper")
 
 
 def test_words_that_make_a_dataset(datasets_path):
-    assert making.commands("aa/b-v0", Variant()) == [["augment", "aa/b-v0"]]
-    assert making.commands("aa/b-v0", Variant(method="tatu")) == [["augment", "aa/b-v0", "--method", "tatu"]]
+    assert prepare.commands("aa/b-v0", Variant()) == [["augment", "aa/b-v0"]]
+    assert prepare.commands("aa/b-v0", Variant(method="tatu")) == [["augment", "aa/b-v0", "--method", "tatu"]]
     labelled = Variant(label="delta-3", options=("--delta", "3"))
-    (words,) = making.commands("aa/b-v1", labelled)
+    (words,) = prepare.commands("aa/b-v1", labelled)
     assert words == ["augment", "aa/b-v1", "--delta", "3", "--dataset-id", "aa/b-stitched-delta-3-v0"]
-    assert making.commands("aa/b-20pct-v0") == [["mix", "aa/b-v0", "--fraction", "0.2"]]
+    assert prepare.commands("aa/b-20pct-v0") == [["mix", "aa/b-v0", "--fraction", "0.2"]]
     (datasets_path / "aa" / "b-v2").mkdir(parents=True)
-    assert making.commands("aa/b-20pct-v0") == [["mix", "aa/b-v2", "--fraction", "0.2"]]
-    assert making.commands("aa/b-v0") == []
+    assert prepare.commands("aa/b-20pct-v0") == [["mix", "aa/b-v2", "--fraction", "0.2"]]
+    assert prepare.commands("aa/b-v0") == []
 
 
 def test_a_share_and_a_labelled_variant_are_made_with_their_own_ids(monkeypatch):
@@ -72,13 +73,13 @@ def test_a_share_and_a_labelled_variant_are_made_with_their_own_ids(monkeypatch)
         say(" ".join(words))
         toy.ok(*(toy.tiny()[:1] + words[1:] + toy.tiny("--steps", 100)[1:] if words[0] == "augment" else words))
 
-    monkeypatch.setattr(making, "_run", run)
+    monkeypatch.setattr(prepare, "_run", run)
     share = subset(toy.ID, 50)
     variant = Variant(label="all", options=("--delta", "1e9"))
-    found = making.find(Experiment(algo="bc", dataset=share, variant=variant), said.append)
+    found = prepare.find(Experiment(algo="bc", dataset=share, variant=variant), said.append)
     assert (share, found) == ("toy/walk-50pct-v0", "toy/walk-50pct-stitched-all-v0")
     assert [words.split()[0] for words in said] == ["mix", "augment"]
-    assert making.find(Experiment(algo="bc", dataset=share, variant=variant), said.append) == found and len(said) == 2
+    assert prepare.find(Experiment(algo="bc", dataset=share, variant=variant), said.append) == found and len(said) == 2
 
 
 def finished(suite, family, scores):
@@ -123,7 +124,12 @@ def test_averages_are_over_datasets_that_have_everything():
             scores[item] = (scores[group[0]][0], scores[item][1])
     text = tables.markdown("table4", finished("table4", "demo", scores))
     assert "| average of 2 datasets | iql | original | 1:0 | 15.0 |" in text
-    assert "| average of 2 datasets | iql | SER | 4:1 | 50.0 |" in text
+    assert "| average of 2 datasets | iql | SER | 4:1 | 50.0 |  | unknown (n = 1) |  |" in text
+    several = {item: ([low, low + 1], [high, high + 1]) for item, ((low,), (high,)) in scores.items()}
+    text = tables.markdown("table4", finished("table4", "demo", several))
+    assert "| average of 2 datasets | iql | original | 1:0 | 15.5 |  |  |  |" in text
+    assert "| average of 2 datasets | iql | SER | 4:1 | 50.5 |  | [+35.0, +35.0] |  |" in text
+    assert "bootstrap's, over seeds within each dataset" in text
     scores.pop(second[2])
     assert "average" not in tables.markdown("table4", finished("table4", "demo", scores))
 
@@ -158,7 +164,7 @@ def test_a_suite_runs_end_to_end(suite, tmp_path, monkeypatch):
             words += ["--delta", 1e6] if method == "diffstitch" else []
         toy.ok(*words)
 
-    monkeypatch.setattr(making, "_run", run_tiny)
+    monkeypatch.setattr(prepare, "_run", run_tiny)
     monkeypatch.setattr(demo, "DEFAULT_STEPS", 3000)
     ensure = demo.ensure
     monkeypatch.setattr(demo, "ensure", lambda dataset_id, **kwargs: ensure(dataset_id, **kwargs | {"workers": 1}))

@@ -31,56 +31,57 @@ def test_losses_against_samples(state):
     target = td3_bc.target_values(CONFIG, state, batch, 5 * noise[0])  # often clipped
     critic_loss, critic_info = td3_bc.critic_loss(state["critic"], batch, target)
     actor_loss, actor_info = td3_bc.actor_loss(state["actor"], state["critic"], batch, 2.5)
-    for lane in range(2):
+    for run in range(2):
         errors, values, imitation, first = [], [], [], []
-        for i, sample in enumerate(naive.samples(batch, lane)):
-            blur = np.clip(5 * noise[0, lane, i].double().numpy() * 0.2, -0.5, 0.5)
-            following = np.tanh(naive.perceptron(state["actor_target"], lane, 0, sample["next_states"])) + blur
+        for i, sample in enumerate(naive.samples(batch, run)):
+            blur = np.clip(5 * noise[0, run, i].double().numpy() * 0.2, -0.5, 0.5)
+            following = np.tanh(naive.perceptron(state["actor_target"], run, 0, sample["next_states"])) + blur
             pair = np.concatenate([sample["next_states"], np.clip(following, -1, 1)])
-            least = min(naive.perceptron(state["critic_target"], lane, m, pair)[0] for m in (0, 1))
+            least = min(naive.perceptron(state["critic_target"], run, m, pair)[0] for m in (0, 1))
             want = sample["rewards"] + (0.99 * least if i != 1 else 0)
-            assert target[lane, i].item() == pytest.approx(want, rel=1e-4, abs=1e-5)
+            assert target[run, i].item() == pytest.approx(want, rel=1e-4, abs=1e-5)
             pair = np.concatenate([sample["states"], sample["actions"]])
-            both = [naive.perceptron(state["critic"], lane, m, pair)[0] for m in (0, 1)]
+            both = [naive.perceptron(state["critic"], run, m, pair)[0] for m in (0, 1)]
             errors.append(sum((q - want) ** 2 for q in both))
             values.append(np.mean(both))
-            chosen = np.tanh(naive.perceptron(state["actor"], lane, 0, sample["states"]))
+            chosen = np.tanh(naive.perceptron(state["actor"], run, 0, sample["states"]))
             imitation.append(np.mean((chosen - sample["actions"]) ** 2))
-            first.append(naive.perceptron(state["critic"], lane, 0, np.concatenate([sample["states"], chosen]))[0])
-        assert critic_loss[lane].item() == pytest.approx(np.mean(errors), rel=1e-4)
-        assert critic_info["value"][lane].item() == pytest.approx(np.mean(values), rel=1e-4, abs=1e-5)
+            first.append(naive.perceptron(state["critic"], run, 0, np.concatenate([sample["states"], chosen]))[0])
+        assert critic_loss[run].item() == pytest.approx(np.mean(errors), rel=1e-4)
+        assert critic_info["value"][run].item() == pytest.approx(np.mean(values), rel=1e-4, abs=1e-5)
         want = np.mean(imitation) - 2.5 * np.mean(first) / np.mean(np.abs(first))
-        assert actor_loss[lane].item() == pytest.approx(want, rel=1e-4)
-        assert actor_info["imitation_loss"][lane].item() == pytest.approx(np.mean(imitation), rel=1e-4)
+        assert actor_loss[run].item() == pytest.approx(want, rel=1e-4)
+        assert actor_info["imitation_loss"][run].item() == pytest.approx(np.mean(imitation), rel=1e-4)
 
 
 def test_training_equals_a_plain_loop(state):
-    """Six updates of both lanes against modules and optimisers of one lane at a time."""
+    """Six updates of both runs against modules and optimisers of one run at a time."""
     batches = [naive.batch(seed=seed) for seed in range(6)]
     noise = td3_bc.noise(CONFIG, naive.SIZES, naive.generators(2), 5, 6)["target"]
-    plain = [_Plain(state, lane) for lane in range(2)]
+    plain = [_Plain(state, run) for run in range(2)]
     for step, batch in enumerate(batches):
-        info = td3_bc.update(CONFIG, state, batch, {"target": noise[step]}, step % td3_bc.phases(CONFIG))
+        info = td3_bc.update(CONFIG, state, batch, {"target": noise[step]}, step % 2 == 1)
         assert ("actor_loss" in info) == (step % 2 == 1)
-        for lane in range(2):
-            plain[lane].step({name: value[lane] for name, value in batch.items()}, noise[step, lane], step)
-    for lane, reference in enumerate(plain):
-        naive.assert_same(state["actor"], lane, reference.actor)
-        naive.assert_same(state["actor_target"], lane, reference.actor_target)
+        for run in range(2):
+            plain[run].step({name: value[run] for name, value in batch.items()}, noise[step, run], step)
+    for run, reference in enumerate(plain):
+        naive.assert_same(state["actor"], run, reference.actor)
+        naive.assert_same(state["actor_target"], run, reference.actor_target)
         for member in range(2):
-            naive.assert_same(state["critic"], lane, reference.critics[member], member)
-            naive.assert_same(state["critic_target"], lane, reference.critic_targets[member], member)
+            naive.assert_same(state["critic"], run, reference.critics[member], member)
+            naive.assert_same(state["critic_target"], run, reference.critic_targets[member], member)
 
 
 def test_policy_period():
     """With a period of three, only every third step moves the actor and the targets."""
     config = Config(hidden=8, batch_size=5, policy_period=3)
+    assert td3_bc.policy_frequency(config) == 3
     state = td3_bc.init(config, naive.SIZES, naive.generators(1))
     moved = []
     for step in range(6):
         before = copy.deepcopy(state)
         noise = td3_bc.noise(config, naive.SIZES, naive.generators(1), 5, 1)["target"][0]
-        td3_bc.update(config, state, naive.batch(lanes=1, seed=step), {"target": noise}, step % td3_bc.phases(config))
+        td3_bc.update(config, state, naive.batch(runs=1, seed=step), {"target": noise}, step % 3 == 2)
         names = ("critic", "actor", "actor_target", "critic_target")
         moved.append([not torch.equal(before[name]["weight1"], state[name]["weight1"]) for name in names])
     assert moved == [[True, False, False, False]] * 2 + [[True] * 4] + [[True, False, False, False]] * 2 + [[True] * 4]
@@ -89,10 +90,10 @@ def test_policy_period():
 def test_act(state):
     observations = torch.randn(2, 4, 3, generator=naive.generators(1)[0])
     actions = td3_bc.act(CONFIG, state, observations)
-    for lane in range(2):
+    for run in range(2):
         for n in range(4):
-            want = np.tanh(naive.perceptron(state["actor"], lane, 0, observations[lane, n].double().numpy()))
-            np.testing.assert_allclose(actions[lane, n], want, rtol=1e-4, atol=1e-6)
+            want = np.tanh(naive.perceptron(state["actor"], run, 0, observations[run, n].double().numpy()))
+            np.testing.assert_allclose(actions[run, n], want, rtol=1e-4, atol=1e-6)
 
 
 def test_settings_are_the_same_everywhere():
@@ -100,12 +101,12 @@ def test_settings_are_the_same_everywhere():
 
 
 class _Plain:
-    """The loop that people write, for one lane."""
+    """The loop that people write, for one run."""
 
-    def __init__(self, state, lane):
-        self.actor, self.actor_target = (naive.network(state[name], lane) for name in ("actor", "actor_target"))
-        self.critics = [naive.network(state["critic"], lane, member) for member in (0, 1)]
-        self.critic_targets = [naive.network(state["critic_target"], lane, member) for member in (0, 1)]
+    def __init__(self, state, run):
+        self.actor, self.actor_target = (naive.network(state[name], run) for name in ("actor", "actor_target"))
+        self.critics = [naive.network(state["critic"], run, member) for member in (0, 1)]
+        self.critic_targets = [naive.network(state["critic_target"], run, member) for member in (0, 1)]
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=3e-4)
         self.critic_optimizer = torch.optim.Adam([p for c in self.critics for p in c.parameters()], lr=3e-4)
 

@@ -1,0 +1,127 @@
+"""Original against augmented data, paired by seed: differences, their intervals, and how both are written down."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.results import Cell
+
+COLUMNS = ("Learner", "Dataset", "Augmented with", "Ratio", "Original", "Augmented", "Difference", "95 % interval", "n")
+
+Finished = Mapping[Cell, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Original against augmented, paired by seed.
+
+    Attributes:
+        cell: Any cell on augmented data of the group.
+        original: `(n,)` scores on the original data.
+        augmented: `(n,)` scores on the mix, of the same seeds.
+        reference: Where the reference scores come from.
+    """
+
+    cell: Cell
+    original: np.ndarray
+    augmented: np.ndarray
+    reference: str
+
+    @property
+    def difference(self) -> tuple[float, float]:
+        """Mean difference, and half its 95 % interval."""
+        return interval(self.augmented - self.original)
+
+    def row(self) -> tuple[str, ...]:
+        """What `COLUMNS` say."""
+        mean, half = self.difference
+        values = [f"{np.mean(x):.1f} ± {spread(x):.1f}" for x in (self.original, self.augmented)]
+        cell, n = self.cell, len(self.original)
+        return (cell.algo, cell.dataset, f"{cell.augmented} ({cell.kind})", cell.ratio, *values, f"{mean:+.1f}",
+                bounds(mean - half, mean + half), str(n))  # fmt: skip
+
+
+def bounds(low: float, high: float) -> str:
+    """An interval in words; unknown where there is but one seed."""
+    return "unknown (n = 1)" if math.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
+
+
+def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
+
+
+def spread(values: Sequence[float] | np.ndarray) -> float:
+    """Standard deviation over seeds; 0 for one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Mean, and half the width of Student's 95 % interval (NaN for fewer than two values)."""
+    n = len(values)
+    return float(np.mean(values)), float(stats.t.ppf(0.975, n - 1)) * spread(values) / math.sqrt(
+        n
+    ) if n > 1 else math.nan
+
+
+def average_interval(strata: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Ends of a 95 % interval of the average over datasets of means over seeds.
+
+    Percentiles of a bootstrap that resamples seeds within each dataset (Agarwal et al., 2021, "Deep reinforcement
+    learning at the edge of the statistical precipice"); always of the same resamples.
+
+    Args:
+        strata: The `(n,)` values of each dataset.
+
+    Returns:
+        Low and high; NaN where a dataset has one seed.
+    """
+    if min(map(len, strata)) < 2:
+        return math.nan, math.nan
+
+    def average(*resampled: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.mean([values.mean(axis) for values in resampled], 0)
+
+    found = stats.bootstrap(strata, average, method="percentile", vectorized=True, rng=0).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def compare(finished: Finished) -> list[Comparison]:
+    """Pair every group on augmented data with the same seeds on the original data."""
+    original = {(cell.original, cell.seed): cell for cell in finished if not cell.augmented}
+    groups: dict[tuple, list[Cell]] = defaultdict(list)
+    for cell in sorted(finished):
+        if cell.augmented and (cell.original, cell.seed) in original:
+            groups[cell.group].append(cell)
+    return [
+        Comparison(
+            cell=cells[0],
+            original=np.array([finished[original[cell.original, cell.seed]]["score"] for cell in cells]),
+            augmented=np.array([finished[cell]["score"] for cell in cells]),
+            reference=finished[cells[0]]["reference"]["source"],
+        )
+        for cells in groups.values()
+    ]
+
+
+def captions(comparisons: Iterable[Comparison]) -> list[str]:
+    """How the scores were made: budgets, protocols, references."""
+    comparisons = list(comparisons)
+    protocols = sorted({(comparison.cell.budget, comparison.cell.protocol) for comparison in comparisons})
+    lines = [f"Budget {budget!r}; a score is {protocol} evaluations." for budget, protocol in protocols]
+    words = {
+        "dataset": "normalised with the dataset's own reference scores, x100",
+        "D4RL": "normalised with D4RL's reference scores, x100",
+        "raw": "RAW RETURNS, since there are no reference scores",
+    }
+    for source in sorted({comparison.reference for comparison in comparisons}):
+        names = sorted({c.cell.dataset for c in comparisons if c.reference == source})
+        lines.append(f"{', '.join(names)}: {words[source]}.")
+    return [*lines, "± is one standard deviation over seeds; the interval is Student's, over differences by seed."]
