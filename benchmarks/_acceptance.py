@@ -14,14 +14,24 @@ import torch
 from _timing import Section, Setup, Spread, seconds
 from torch import Tensor
 
-from minari_stitch.config import FitConfig, ModelConfig, QualifyConfig, StitchConfig
-from minari_stitch.diffstitch.fitting import train_network
-from minari_stitch.diffstitch.models import NETWORKS, Models, Scales, load_models
-from minari_stitch.diffstitch.proposals import Outcome, Proposals, propose
+from minari_stitch.diffstitch.config import ModelConfig, QualifyConfig, StitchConfig
+from minari_stitch.diffstitch.models import NETWORKS, Models, load_models
+from minari_stitch.diffstitch.proposals import Proposals, propose
 from minari_stitch.diffstitch.source import Source
-from minari_stitch.diffstitch.stitch import Pairs, choose_pairs, estimate_steps, qualify, stitch_states, wrap_up
+from minari_stitch.diffstitch.stitch import (
+    Outcome,
+    Pairs,
+    choose_pairs,
+    estimate_steps,
+    judge,
+    qualify,
+    stitch_states,
+    wrap_up,
+)
+from minari_stitch.diffstitch.training import train_network
 from minari_stitch.diffstitch.transform import DiffStitch
-from minari_stitch.presets import preset
+from minari_stitch.learn.loop import FitConfig
+from minari_stitch.learn.scales import Scales
 from minari_stitch.run import Run
 
 DELTAS = (0.5, 1.0, 2.0)
@@ -132,7 +142,7 @@ def parametrisation(setup: Setup) -> Section:
 
 def _ancestral(setup: Setup) -> tuple[int, float]:
     """Steps and eta of the paper's sampler."""
-    return 10 if setup.quick else preset("paper").stitch.sampler_steps, 1.0
+    return 10 if setup.quick else DiffStitch.preset("paper").stitch.sampler_steps, 1.0
 
 
 def _bundle(setup: Setup) -> tuple[DiffStitch, Models, Source, Any, Path]:
@@ -143,16 +153,12 @@ def _bundle(setup: Setup) -> tuple[DiffStitch, Models, Source, Any, Path]:
     if demo.is_demo_id(setup.dataset):
         demo.ensure(setup.dataset, n_steps=setup.demo_steps, workers=1)
     dataset = minari_io.read(setup.dataset)
-    transform = preset("fast")
+    transform = DiffStitch.preset("fast")
     if setup.budget != 1:
         transform = dataclasses.replace(transform, models=_scaled(transform.models, setup.budget))
     run = Run(directory=setup.directory, device=setup.device, workers=1, threads=1)
-    folder = transform.fit(dataset, run).job.networks
-    bounds: Any = dataset.action_space
-    scales = Scales.of(dataset.episodes, bounds.low.ravel(), bounds.high.ravel(), transform.models.diffusion)
-    scales = scales.to(setup.device)
-    models = load_models(dataset.episodes, scales, transform.models, folder)
-    return transform, models, _source(dataset, scales, transform), dataset, folder
+    job = transform.fit(dataset, run).job
+    return transform, job.models, job.origin, dataset, job.networks
 
 
 def _source(dataset: Any, scales: Scales, transform: DiffStitch) -> Source:
@@ -174,14 +180,14 @@ def _scaled(models: ModelConfig, budget: float) -> ModelConfig:
 def _judge(models: Models, source: Source, pairs: Pairs, states: Tensor, config: StitchConfig) -> Proposals:
     """Wrap up and qualify given bridges."""
     bridges = wrap_up(models, pairs, states, config)
-    arrays = vars(pairs) | vars(qualify(models, source, bridges, config))
+    arrays = vars(pairs) | vars(judge(models, source, bridges, config))
     arrays |= {"states": bridges.states, "actions": bridges.actions, "rewards": bridges.rewards}
     return Proposals(**{name: value.cpu().numpy() for name, value in arrays.items()})
 
 
 def _accepted(proposals: Proposals) -> np.ndarray:
     """`(deltas, B)` which pairs qualify at each of `DELTAS`."""
-    return np.array([proposals.outcomes(QualifyConfig(delta=delta)) == Outcome.ACCEPTED for delta in DELTAS])
+    return np.array([qualify(proposals, QualifyConfig(delta=delta)) == Outcome.ACCEPTED for delta in DELTAS])
 
 
 def _shares(accepted: np.ndarray) -> dict[str, str]:

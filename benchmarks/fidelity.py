@@ -35,7 +35,7 @@ from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.errors import InvalidDataError, StitchError
 from minari_stitch.pipeline import stitch_record
-from minari_stitch.presets import METHODS
+from minari_stitch.registry import found as methods
 from minari_stitch.sim import demo
 from minari_stitch.sim.oracle import MujocoLocomotion, Simulator, oracle_errors
 
@@ -152,7 +152,7 @@ def measure(dataset_id: str, count: int, seed: int) -> dict[str, dict[str, Any]]
     rng = np.random.default_rng(seed)
     own = Transitions.of(source.episodes, np.ones(source.episodes.n_steps, bool)).take(count, rng)
     rows = {"the source itself": judge(own, real, simulator, scale)}
-    for method in METHODS:
+    for method in methods():
         variant = Variant(method=method)
         found = newest(dataset_id, variant)
         if found is None or method in ("resample", "real"):

@@ -19,10 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from minari_stitch.data import minari_io
-from minari_stitch.diffstitch.proposals import Outcome, Proposals
+from minari_stitch.data.provenance import ORACLE_KEY
+from minari_stitch.diffstitch.proposals import Proposals
+from minari_stitch.diffstitch.stitch import Outcome, qualify
+from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import InvalidDataError, StitchError
-from minari_stitch.pipeline import ORACLE_KEY, default_run_directory, stitch_record
-from minari_stitch.presets import from_dict
+from minari_stitch.pipeline import default_run_directory, stitch_record
+from minari_stitch.registry import from_record
 from minari_stitch.run import Run
 from minari_stitch.sim.oracle import MujocoLocomotion, agreement, largest, oracle_errors, real_paths
 
@@ -69,21 +72,24 @@ def measure(dataset_id: str, pairs: int, run_dir: Path | None, seed: int) -> dic
         precision=record["precision"],
         threads=record["threads"],
     )
-    fitted = from_dict(record["config"]).fit(source, run)
+    transform = from_record(record)
+    if not isinstance(transform, DiffStitch):
+        raise InvalidDataError(f"{dataset_id!r} was made by {transform.name}, which makes no bridges to judge")
+    fitted = transform.fit(source, run)
     chunks: list[Proposals] = []
     for proposals in fitted.proposals():
         chunks.append(proposals)
         if sum(map(len, chunks)) >= pairs:
             break
-    scale = fitted.models.scales.state.scale.cpu().numpy()
+    scale = fitted.job.scales.state.scale.cpu().numpy()
     errors = np.concatenate([oracle_errors(simulator, c.states, c.actions, c.steps, scale) for c in chunks])
     joined = Proposals.concatenate(chunks)
-    states, recorded, inverse, steps = real_paths(source.episodes, fitted.models, joined.steps, seed)
+    states, recorded, inverse, steps = real_paths(source.episodes, fitted.job.models, joined.steps, seed)
     floors = {
         "real windows": oracle_errors(simulator, states, recorded, steps, scale),
         "real windows, inverse model's actions": oracle_errors(simulator, states, inverse, steps, scale),
     }
-    accepted = joined.outcomes(fitted.transform.qualify) == Outcome.ACCEPTED
+    accepted = qualify(joined, transform.qualify) == Outcome.ACCEPTED
     rows = {
         "bridges accepted": _summary(errors[accepted], joined.steps[accepted]),
         "bridges rejected": _summary(errors[~accepted], joined.steps[~accepted]),
@@ -91,7 +97,7 @@ def measure(dataset_id: str, pairs: int, run_dir: Path | None, seed: int) -> dic
     }
     result = {
         "pairs": len(joined),
-        "delta": fitted.transform.qualify.delta,
+        "delta": transform.qualify.delta,
         "accepted_median": rows["bridges accepted"]["median"],
         "floor_median": rows["real windows, inverse model's actions"]["median"],
         "paths": rows,

@@ -31,15 +31,16 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from minari_stitch.config import FitConfig, ModelConfig, StitchConfig
 from minari_stitch.data.episodes import Episodes
-from minari_stitch.diffstitch.diffusion import Schedule, masked_loss, sample, training_masks
-from minari_stitch.diffstitch.fitting import Tables
-from minari_stitch.diffstitch.models import NETWORKS, Models, Scales, build
+from minari_stitch.diffstitch.config import ModelConfig, StitchConfig
+from minari_stitch.diffstitch.diffusion import Schedule, draw_windows, masked_loss, training_masks
+from minari_stitch.diffstitch.models import NETWORKS, Models, build
 from minari_stitch.diffstitch.proposals import propose
 from minari_stitch.diffstitch.source import Source
-from minari_stitch.learn.loop import fit
-from minari_stitch.presets import preset
+from minari_stitch.diffstitch.training import WindowTables, perceptron_loss
+from minari_stitch.diffstitch.transform import DiffStitch
+from minari_stitch.learn.loop import FitConfig, train
+from minari_stitch.learn.scales import Scales
 
 
 def sampler(setup: Setup) -> Section:
@@ -71,7 +72,7 @@ def sampler(setup: Setup) -> Section:
             _plain.ddpm(lambda x, step, part=part: predict(x, step, part), given[part], known[part], total, *bounds)
 
     def ours() -> None:
-        sample(predict, given, known, schedule, steps=total, eta=1.0, generator=generator, bounds=bounds)
+        draw_windows(predict, given, known, schedule, steps=total, eta=1.0, generator=generator, bounds=bounds)
 
     contenders = {
         "ours": Contender(ours, batch * total),
@@ -88,7 +89,7 @@ def training(setup: Setup) -> Section:
     section = Section(
         "training",
         "Training: steps a second, ours against a plain loop, and the share of the matrix-product peak",
-        "Fast preset, Hopper's shapes. Ours: `train.fit` with its loss, batch draw, clipping and weight average. "
+        "Fast preset, Hopper's shapes. Ours: `train` with its loss, batch draw, clipping and weight average. "
         "Plain: the same job with one Adam and one loop for each network, windows cut in NumPy, and a loss read at "
         "every step.",
     )
@@ -180,7 +181,7 @@ def gpu(setup: Setup) -> Section:
     if torch.device(setup.device).type != "cuda":
         section.note = f"Skipped: it needs --device cuda, and this run is on {setup.device}."
         return section
-    return large(setup, section, preset("paper").models, batch=64, pairs=1024, steps=20)
+    return large(setup, section, DiffStitch.preset("paper").models, batch=64, pairs=1024, steps=20)
 
 
 def large(setup: Setup, section: Section, models: ModelConfig, *, batch: int, pairs: int, steps: int) -> Section:
@@ -286,38 +287,37 @@ def _compare(section: Section, measured: dict[str, np.ndarray], unit: str) -> No
         section.add(**{"": name, unit: Spread.of(values), "ours is": Spread.of(first / values)})
 
 
-def _tables(models: ModelConfig, setup: Setup, n_steps: int) -> tuple[Tables, Episodes]:
+def _tables(models: ModelConfig, setup: Setup, n_steps: int) -> tuple[WindowTables, Episodes]:
     episodes = Episodes.from_list(walk(n_steps, n_steps // 500))
     limit = np.ones(3, np.float32)
-    scales = Scales.of(episodes, -limit, limit, models.diffusion).to(setup.device)
-    return Tables(episodes, scales, models, 0.99, 0), episodes
+    scales = Scales.of(episodes, -limit, limit, models.diffusion.normalizer).to(setup.device)
+    return WindowTables(episodes, scales, models.diffusion, 0.99, 0), episodes
 
 
 def _ours(
-    name: str, models: ModelConfig, tables: Tables, batch: int, steps: int, autocast: torch.dtype | None = None
+    name: str, models: ModelConfig, tables: WindowTables, batch: int, steps: int, autocast: torch.dtype | None = None
 ) -> tuple[Any, Any]:
-    """`train.fit` of a network as `train_network` calls it, and its training loss alone."""
+    """`train` of a network as `train_network` calls it, and its training loss alone."""
     device = tables.scales.low.device
     net = build(name, 11, 3, models, torch.Generator().manual_seed(0)).to(device)
     generator = torch.Generator(device).manual_seed(0)
     schedule = Schedule.cosine(models.diffusion.diffusion_steps, models.diffusion.parametrisation, device)
-    rows = tables.train
-    transition = tables.transition_loss(name)
+    rows, perceptron = tables.train, None if name == "diffusion" else perceptron_loss(name, tables)
 
     def loss(net: nn.Module, generator: torch.Generator) -> Tensor:
-        if name != "diffusion":
-            return transition(net, _draw(rows, (models.members, batch), generator))
+        if perceptron is not None:
+            return perceptron(net, _draw(rows, (models.members, batch), generator), generator)
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            return tables.diffusion_loss(net, _draw(rows, (batch,), generator), schedule, generator)
+            return tables.loss(net, _draw(rows, (batch,), generator), schedule, generator)
 
     config = FitConfig(steps=steps, batch_size=batch, learning_rate=1e-3, evaluate_every=steps)
     zero = torch.zeros(())
 
-    def train() -> None:
+    def run() -> None:
         net.train().requires_grad_(True)
-        fit(net, loss, lambda _: zero, config, generator)
+        train(net, loss, lambda _: zero, config, generator)
 
-    return train, lambda: loss(net.train().requires_grad_(True), generator).backward()
+    return run, lambda: loss(net.train().requires_grad_(True), generator).backward()
 
 
 def _draw(rows: Tensor, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -345,10 +345,10 @@ def _plain_unet(
     return lambda: _plain.train_unet(net, parts, loss, **sizes, autocast=autocast)
 
 
-def _plain_dynamics(models: ModelConfig, tables: Tables, batch: int, steps: int) -> Any:
+def _plain_dynamics(models: ModelConfig, tables: WindowTables, batch: int, steps: int) -> Any:
     state = tables.state
-    z, change = tables.z[state], (tables.z[state + 1] - tables.z[state]) / tables.scales.change
-    inputs = torch.cat([z, tables.u], -1)
+    steps_of = torch.arange(len(state), device=state.device)
+    inputs, change = tables.inputs(steps_of), tables.change(steps_of)
     nets = [_plain.mlp(14, 11, models.hidden, 4).to(inputs.device) for _ in range(models.members)]
     return lambda: _plain.train_ensemble(nets, inputs, change, steps=steps, batch=batch)
 

@@ -66,7 +66,10 @@ def test_a_malformed_id(refused, dataset_id, says):
 def test_an_output_id_that_is_taken(refused, stitched, command):
     words = toy.tiny(toy.ID) if command == "augment" else ["filter", toy.STITCHED, "--delta", 1]
     refused(
-        *words, "--dataset-id", toy.STITCHED, says=[f"'{toy.STITCHED}' is taken", "another dataset id", "walk-stitched-v1"]
+        *words,
+        "--dataset-id",
+        toy.STITCHED,
+        says=[f"'{toy.STITCHED}' is taken", "another dataset id", "walk-stitched-v1"],
     )
 
 
@@ -270,7 +273,9 @@ def test_a_disk_that_fills_while_training(refused, monkeypatch):
 
     toy.write()
     monkeypatch.setattr(Path, "write_bytes", full)
-    refused(*toy.tiny(toy.ID), says=["StorageError", r"diffusion\.pt", "No space left on device", "another run directory"])
+    refused(
+        *toy.tiny(toy.ID), says=["StorageError", r"diffusion\.pt", "No space left on device", "another run directory"]
+    )
 
 
 @pytest.mark.parametrize("what", ["models-*/dynamics.pt", "chunks-*/000000.npz"])

@@ -237,7 +237,7 @@ def test_filter_keeps_the_originals(stitched):
     originals = [m for m in part.episodes.metadata if not m["augmented"]]
     assert len(originals) == 12 and len(part.episodes) > 12
     text = words(toy.ok("show", "toy/walk-stitched-v2").stdout)
-    assert f"{len(part.episodes) - 12} stitched episodes" in text and "12 original episodes" in text
+    assert f"{len(part.episodes) - 12} episodes made" in text and "12 original episodes" in text
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_show_says_what_the_metadata_hold(stitched):
     text = words(toy.ok("show", toy.STITCHED).stdout)
     report = stitched["report"]
     assert f"DiffStitch of {toy.ID}, seed 0" in text
-    assert f"{stitched['n_episodes']} stitched episodes, {stitched['n_steps']} steps" in text
+    assert f"{stitched['n_episodes']} episodes made, {stitched['n_steps']} steps" in text
     assert f"accepted {report['accepted']} {report['accepted'] / report['proposed']:.1%}" in text
     assert f"proposed {report['proposed']} 100%" in text
     for name in ("generated states", "dynamics error", "return before", "return after", "return raised by"):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import toy
 from gymnasium import spaces
-from minari_stitch.config import adjust, parse
-from minari_stitch.diffstitch.transform import DiffStitch
-from minari_stitch.registry import from_record
 
+from minari_stitch.config import adjust, parse
 from minari_stitch.data import minari_io
 from minari_stitch.data.provenance import RECORD_KEY
+from minari_stitch.diffstitch.models import NETWORKS
+from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import ConfigError, DatasetIdError, LowAcceptanceError
 from minari_stitch.pipeline import augment as run_augment
 from minari_stitch.pipeline import default_run_directory
@@ -139,7 +139,7 @@ def test_the_record_says_how_it_was_made(stitched):
 
 def test_the_record_repeats_the_run(stitched, tmp_path):
     record = read(toy.STITCHED).metadata[RECORD_KEY]
-    transform = from_dict(record["config"])
+    transform = from_record(record)
     assert transform.qualify.delta == toy.DELTA and transform.models.diffusion.horizon == 16
     run = Run(directory=tmp_path / "elsewhere", seed=record["seed"], workers=1, threads=record["threads"])
     again = run_augment(minari_io.read(record["source"]), transform, run)
@@ -645,19 +645,19 @@ def test_every_method_can_write_the_source_too(made_otherwise, method):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("synther", "--delta", 2), "--delta is not possible with --method synther, which makes no bridges"),
-        (("real", "--form", "bridge"), "--form is not possible with --method real"),
-        (("tatu", "--delta", 1, "--pairs", "paper"), "--delta, --pairs is not possible with --method tatu"),
+        (("synther", "--delta", 2), "delta is not possible with SER, which has no such setting"),
+        (("real", "--form", "bridge"), "form is not possible with real"),
+        (("tatu", "--delta", 1, "--pairs", "paper"), "delta, pairs is not possible with TATU"),
         (("synther", "--set", "qualify.delta=2"), "there is no setting 'qualify.delta'"),
         (("synther", "--set", "sampler_steps=1"), "sampler_steps=1 is not possible"),
-        (("synther", "--set", "noise.smallest=100"), "smallest=100.0 is not possible"),
+        (("synther", "--set", "noise.smallest=100"), "noise.smallest=100.0 is not possible"),
         (("synther", "--set", "whitening=none"), "whitening='none' is not possible"),
-        (("synther", "--set", "train.steps=0"), "steps=0 is not possible"),
-        (("tatu", "--set", "elites=4"), "elites=4 is not possible: use 1 to members = 3"),
+        (("synther", "--set", "train.steps=0"), "train.steps=0 is not possible"),
+        (("tatu", "--set", "elites=4"), "elites=4 is not possible: use 1 to members=3"),
         (("tatu", "--set", "horizon=0"), "horizon=0 is not possible"),
-        (("resample", "--set", "temperature=0"), "temperature=0.0 is not possible"),
+        (("resample", "--set", "temperature=0"), "temperature=0 is not possible"),
         (("resample", "--set", "members=3"), "there is no setting 'members'"),
-        (("resample", "--steps", 0), "--steps 0 is not possible"),
+        (("resample", "--steps", 0), "--steps=0 is not possible"),
     ],
     ids=str,
 )
@@ -693,7 +693,7 @@ def test_augment_as_a_function_reports_its_stages(datasets_path, tmp_path):
     result = run_augment(minari_io.read(toy.ID), transform, run, n_steps=100, include_original=True)
     assert result.path == datasets_path / toy.STITCHED and result.dataset_id == toy.STITCHED
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
-    assert stages == ["diffusion", "dynamics", "inverse", "reward", "termination", "stitch", "write"]
+    assert stages == [*(f"train {name}" for name in NETWORKS), "stitch", "write"]
     for stage in stages:
         done = [done for name, done, _ in seen if name == stage]
         (total,) = {total for name, _, total in seen if name == stage}
@@ -710,7 +710,7 @@ def test_too_few_acceptances_say_what_was_reached(stitched):
     with pytest.raises(LowAcceptanceError) as caught:
         run_augment(source, transform, Run(directory=default_run_directory(source), workers=1, threads=1))
     message = str(caught.value)
-    for word in ("only 0 of 512 pairs", "delta 1e-09", "0 of 360 steps", "16.0:", "--delta", "--steps"):
+    for word in ("only 0 of 512 pairs", "delta 1e-09", "0 of 360 steps", "16.0:", "Raise delta", "fewer steps"):
         assert word in message, message
 
 

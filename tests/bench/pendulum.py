@@ -7,7 +7,7 @@ import numpy as np
 
 from minari_stitch.data import minari_io
 from minari_stitch.data.episodes import Episodes
-from minari_stitch.pipeline import METADATA_KEY
+from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.sim.behaviour import play_episode, uniform
 
 ID = "test/pendulum-v0"
@@ -31,5 +31,5 @@ def write(stitched=STITCHED, synthetic=(5, 12), **metadata):
         parts.append({**part, "infos": {"synthetic": flags[:, None]}, "metadata": {"augmented": True}})
     record = {"method": "by hand", "source": ID, "source_fingerprint": source.fingerprint}
     if stitched:
-        minari_io.write(parts, dataset_id=stitched, metadata={METADATA_KEY: record}, **common)
+        minari_io.write(parts, dataset_id=stitched, metadata={RECORD_KEY: record}, **common)
     return ID
