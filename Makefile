@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo/hopper/medium-replay-v0
 
-.PHONY: all demo test slow lint clients peers picture
+.PHONY: all demo test slow lint clients peers picture architecture
 
 all: $(VENV)/.installed
 
@@ -36,3 +36,6 @@ peers: all ## d3rlpy's learners beside ours, in an environment of its own.
 
 picture: all ## The README's picture, from the demo's dataset.
 	$(BIN)/python docs/picture.py
+
+architecture: all ## The tables of docs/ARCHITECTURE.md, from the code.
+	$(BIN)/python docs/architecture.py

@@ -84,7 +84,7 @@ def measure(dataset_id: str, pairs: int, run_dir: Path | None, seed: int) -> dic
     scale = fitted.job.scales.state.scale.cpu().numpy()
     errors = np.concatenate([oracle_errors(simulator, c.states, c.actions, c.steps, scale) for c in chunks])
     joined = Proposals.concatenate(chunks)
-    states, recorded, inverse, steps = real_paths(source.episodes, fitted.job.models, joined.steps, seed)
+    states, recorded, inverse, steps = real_paths(source.episodes, fitted.job.models.act, joined.steps, seed)
     floors = {
         "real windows": oracle_errors(simulator, states, recorded, steps, scale),
         "real windows, inverse model's actions": oracle_errors(simulator, states, inverse, steps, scale),
@@ -101,7 +101,7 @@ def measure(dataset_id: str, pairs: int, run_dir: Path | None, seed: int) -> dic
         "accepted_median": rows["bridges accepted"]["median"],
         "floor_median": rows["real windows, inverse model's actions"]["median"],
         "paths": rows,
-        "agreement": agreement(joined, errors, DELTAS),
+        "agreement": agreement(joined.doubt(transform.qualify), errors, DELTAS),
     }
     minari_io.annotate(dataset_id, {ORACLE_KEY: result})
     return result

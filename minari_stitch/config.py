@@ -42,6 +42,24 @@ def settings(cls: type[T]) -> type[T]:
     """Class decorator: a frozen keyword-only dataclass whose values are checked, and whose errors are `ConfigError`.
 
     The string below a field is its documentation, here and in `describe`.
+
+    Args:
+        cls: Fields with types, and bounds such as `Annotated[int, Field(ge=1)]`; `Count` and its like abbreviate some.
+
+    Returns:
+        The class; `dataclasses.replace` checks what it changes.
+
+    Raises:
+        ConfigError: On construction: no such setting, or a value that does not fit, with what would.
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> @ms.settings
+        ... class Size:
+        ...     width: int = 64
+        >>> Size(width="wide")
+        Traceback (most recent call last):
+        minari_stitch.errors.ConfigError: width='wide' is not possible: it should be a valid integer
     """
     made: Any = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)
     check = made.__init__

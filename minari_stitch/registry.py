@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,10 @@ def from_record(record: Mapping[str, Any]) -> Transform:
     from minari_stitch.config import from_dict
 
     for name in found():
-        if (cls := transform_class(name)).name == record["method"]:
-            return from_dict(cls, record["config"])
-    raise ConfigError(f"method {record['method']!r} of this dataset is not installed: there are {', '.join(found())}")
+        with suppress(ConfigError):  # of a broken one, which need not be the one that is looked for
+            if (cls := transform_class(name)).name == record["method"]:
+                break
+    else:
+        known = ", ".join(found())
+        raise ConfigError(f"method {record['method']!r} of this dataset is not installed: there are {known}")
+    return from_dict(cls, record["config"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -53,6 +53,8 @@ class Run:
             raise ConfigError(f"device={self.device!r} is not a torch device: use cpu, cuda or mps") from None
         if kind == "cuda" and not torch.cuda.is_available():
             raise ConfigError(f"device={self.device!r} is not there: torch sees no CUDA device; use cpu")
+        if self.precision not in get_args(Precision):
+            raise ConfigError(f"precision={self.precision!r} is not possible: use {' or '.join(get_args(Precision))}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed={self.seed} is not possible: use 0 to 2**63 - 1")
 

@@ -1,5 +1,6 @@
 """The wheel holds what the tree holds."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -84,3 +85,27 @@ def test_what_is_imported_is_declared():
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 used.add(node.module.split(".")[0])
     assert used - sys.stdlib_module_names - {"minari_stitch", "mujoco", "PIL"} <= declared  # gymnasium[mujoco], pillow
+
+
+def test_a_script_runs_from_the_wheel_alone(wheel, tmp_path, datasets_path):
+    """Without the checkout, with the transforms and the command that its metadata name."""
+    import toy
+
+    for name, content in wheel.items():
+        path = tmp_path / "site" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    toy.write()
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import minari_stitch as ms\n"
+        "made = ms.augment('toy/walk-v0', ms.Resample(), n_steps=50)\n"
+        "print(ms.__file__, made.dataset_id)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "site/minari_stitch/__init__.py"), "toy/walk-resampled-v0"]
+    listed = [sys.executable, "-m", "minari_stitch", "settings", "synther"]
+    done = subprocess.run(listed, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0 and "noise.smallest" in done.stdout, done.stderr

@@ -72,7 +72,7 @@ class Spans:
 def stitched(
     source: Episodes, ids: Sequence[int], proposals: Proposals, spans: Spans, rows: np.ndarray, *, discount: float
 ) -> Iterator[dict[str, Any]]:
-    """Yield the stitched episodes of the accepted `rows` of a chunk, as `Episodes.from_list` takes them.
+    """Yield the stitched episodes (tau_gen, section 4.1.4) of accepted `rows`, as `Episodes.from_list` takes them.
 
     A bridge written alone keeps the return-to-go that it has in the whole stitched episode: `return_to_go` counts what
     follows, and `return_beyond` in the metadata is the undiscounted return after the last step that is written.

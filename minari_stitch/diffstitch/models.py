@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +59,15 @@ class Models:
     def inverse(self, z: Tensor, z_next: Tensor) -> Tensor:
         """Eq. 7: actions `(B, A)` in [-1, 1] that lead from `z` to `z_next`."""
         return self.inverse_net(moves(z, z_next, self.scales))[0].clamp(-1, 1)
+
+    @torch.no_grad()
+    def act(self, states: np.ndarray, following: np.ndarray) -> np.ndarray:
+        """Eq. 7 in the units of the source: actions `(B, A)` that lead from states `(B, S)` to the next ones."""
+        device = self.scales.low.device
+        z, z_next = (
+            self.scales.state.encode(torch.tensor(x, dtype=torch.float32, device=device)) for x in (states, following)
+        )
+        return self.scales.action.decode(self.inverse(z, z_next)).cpu().numpy()
 
     def reward(self, z: Tensor, u: Tensor) -> Tensor:
         """Eq. 8: rewards `(B,)` in the units of the source."""

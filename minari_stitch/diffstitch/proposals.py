@@ -75,6 +75,10 @@ class Proposals(Arrays):
         """`(B,)` largest error of each bridge: what delta is compared with (Eq. 10)."""
         return self.errors.max(1)
 
+    def doubt(self, config: QualifyConfig) -> np.ndarray:
+        """`(B,)` what `qualify` compares with delta: the largest error, and the judges' variance where it counts."""
+        return np.maximum(self.error, self.disagreement) if config.disagreement else self.error
+
     def head(self, count: int) -> Proposals:
         """The first `count` pairs."""
         return Proposals(**{name: array[:count] for name, array in vars(self).items()})

@@ -26,7 +26,7 @@ _CHECKPOINT_SECONDS = 15.0
 
 @settings
 class FitConfig:
-    """One training run."""
+    """How one network is trained: gradient steps, batch, rates, and when to stop."""
 
     steps: Count
     """Gradient steps at most."""

@@ -8,15 +8,16 @@ observation, for real data as for synthetic, so no step from it is judged.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from minari_stitch.data.episodes import Episodes
-from minari_stitch.diffstitch.models import Models
-from minari_stitch.diffstitch.proposals import Proposals
 from minari_stitch.sim.poses import Locomotion
+
+Inverse = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Actions `(B, A)` that lead from states `(B, S)` to the next ones, all in the units of the environment."""
 
 
 class Simulator(Protocol):
@@ -74,15 +75,14 @@ def oracle_errors(
     return errors
 
 
-@torch.no_grad()
 def real_paths(
-    episodes: Episodes, models: Models, steps: np.ndarray, seed: int
+    episodes: Episodes, inverse: Inverse, steps: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Real windows as long as given bridges: the floor that no bridge can be expected to beat.
 
     Args:
         episodes: The source.
-        models: For the inverse dynamics.
+        inverse: The inverse dynamics.
         steps: `(B,)` inner states of each window.
         seed: Chooses the windows.
 
@@ -97,11 +97,9 @@ def real_paths(
     steps = steps[: len(starts)]
     window = starts[:, None] + np.arange(length - 1)
     states = episodes.observations[episodes.step_state[starts][:, None] + np.arange(length)]
-    z = models.scales.state.encode(torch.tensor(states, dtype=torch.float32, device=models.scales.low.device))
-    width = z.shape[-1]
-    inverse = models.inverse(z[:, :-1].reshape(-1, width), z[:, 1:].reshape(-1, width))
-    decoded = models.scales.action.decode(inverse).reshape(*window.shape, -1).cpu().numpy()
-    return states, episodes.actions[window], decoded, steps
+    width = states.shape[-1]
+    actions = inverse(states[:, :-1].reshape(-1, width), states[:, 1:].reshape(-1, width))
+    return states, episodes.actions[window], actions.reshape(*window.shape, -1), steps
 
 
 def largest(errors: np.ndarray) -> np.ndarray:
@@ -109,13 +107,13 @@ def largest(errors: np.ndarray) -> np.ndarray:
     return np.fmax.reduce(errors, axis=1)
 
 
-def agreement(proposals: Proposals, oracle: np.ndarray, deltas: tuple[float, ...]) -> list[dict[str, float]]:
+def agreement(learned: np.ndarray, oracle: np.ndarray, deltas: tuple[float, ...]) -> list[dict[str, float]]:
     """How well the learned qualification predicts the simulator's, at several thresholds.
 
     Paths without a step that could be judged are left out.
 
     Args:
-        proposals: Judged bridges.
+        learned: `(B,)` what qualification compares with its threshold.
         oracle: `(B, L + 1)` errors against the simulator.
         deltas: Thresholds.
 
@@ -125,7 +123,7 @@ def agreement(proposals: Proposals, oracle: np.ndarray, deltas: tuple[float, ...
     """
     truth = largest(oracle)
     judged = ~np.isnan(truth)
-    learned, truth = np.maximum(proposals.error, proposals.disagreement)[judged], truth[judged]
+    learned, truth = learned[judged], truth[judged]
     rows = []
     for delta in deltas:
         accepted, true = learned < delta, truth < delta

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from linear import episodes, exact, inverse, next_state
 
+from minari_stitch.diffstitch.config import QualifyConfig
 from minari_stitch.diffstitch.proposals import Proposals
 from minari_stitch.errors import StitchError
 from minari_stitch.sim import demo
@@ -86,7 +87,7 @@ def test_real_paths_are_windows_of_single_episodes():
     data = episodes([12, 5, 20, 9, 3, 16])
     models = exact(data)
     steps = np.array([3, 5, 1, 4, 2, 5, 0])
-    states, recorded, inverted, kept = real_paths(data, models, steps, seed=0)
+    states, recorded, inverted, kept = real_paths(data, models.act, steps, seed=0)
     assert states.shape == (7, 7, 3) and recorded.shape == inverted.shape == (7, 6, 2)
     np.testing.assert_array_equal(kept, steps)
     # All that happened is true, by the recorded actions and, here, by the exact inverse.
@@ -95,14 +96,14 @@ def test_real_paths_are_windows_of_single_episodes():
         assert np.nanmax(oracle_errors(World(), states, actions, np.full(7, 5), scale)) < tolerance
     np.testing.assert_allclose(inverted, inverse(states[:, :-1], states[:, 1:]), atol=1e-3)
     assert len({tuple(window[0]) for window in states}) == 7
-    again, other = real_paths(data, models, steps, 0)[0], real_paths(data, models, steps, 1)[0]
+    again, other = real_paths(data, models.act, steps, 0)[0], real_paths(data, models.act, steps, 1)[0]
     assert np.array_equal(again, states) and not np.array_equal(other, states)
 
 
 def test_real_paths_are_fewer_where_few_episodes_are_long_enough():
     data = episodes([12, 5])
     # Windows of 9 transitions and one step more fit three times.
-    states, recorded, _, steps = real_paths(data, exact(data), np.array([8, 2, 3, 4, 5]), seed=0)
+    states, recorded, _, steps = real_paths(data, exact(data).act, np.array([8, 2, 3, 4, 5]), seed=0)
     assert len(states) == len(recorded) == len(steps) == 3
     assert steps.tolist() == [8, 2, 3]
 
@@ -121,7 +122,7 @@ def test_agreement_matches_counting():
     oracle = errors * rng.lognormal(0, 0.5, (count, 4))
     oracle[:, 1:][rng.random((count, 3)) < 0.2] = np.nan
     chunk = Proposals(**columns, errors=errors, disagreement=disagreement)
-    rows = agreement(chunk, oracle, (1e-6, 0.5, 2.0, 1e6))
+    rows = agreement(chunk.doubt(QualifyConfig()), oracle, (1e-6, 0.5, 2.0, 1e6))
     assert [row["delta"] for row in rows] == [1e-6, 0.5, 2.0, 1e6]
     for row in rows:
         accepted = [b for b in range(count) if errors[b].max() < row["delta"] and disagreement[b] < row["delta"]]
