@@ -6,7 +6,6 @@ make architecture
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,8 +98,9 @@ def modules_table() -> str:
 def written(text: str) -> str:
     """The document with its tables made anew."""
     for marker, table in {"packages": packages_table(), "modules": modules_table()}.items():
-        pattern = rf"(<!-- {marker} -->\n).*?(\n<!-- end -->)"
-        text = re.sub(pattern, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL)
+        begin, end = f"<!-- {marker} -->\n", "<!-- end -->"
+        before, rest = text.split(begin)
+        text = before + begin + table + "\n" + end + rest.partition(end)[2]
     return text
 
 
