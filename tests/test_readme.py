@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 import toy
 
+from minari_stitch import pipeline
 from minari_stitch.data import minari_io
+from minari_stitch.diffstitch import proposals, stitch, transform
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -108,8 +110,36 @@ def _lenient(words):
     return words
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b["language"] == "python"], ids=lambda b: b["code"][:40])
-def test_python_runs(block, here, capsys):
+CONTRIBUTING = [match.groupdict() for match in _FENCE.finditer((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Every size of DiffStitch is tiny, and meets no useful delta."""
+    from dataclasses import replace
+
+    from minari_stitch.config import adjust, parse
+    from minari_stitch.diffstitch.transform import DiffStitch
+
+    tiny = adjust(DiffStitch(), dict(map(parse, toy.TINY[1::2])))
+    monkeypatch.setattr(DiffStitch, "preset", classmethod(lambda cls, size: tiny))
+    lenient = replace(tiny.qualify, delta=1e6, termination=1, better=False)
+    monkeypatch.setattr(stitch, "qualify", lambda judged, config, real=stitch.qualify: real(judged, lenient))
+    for module in (transform, proposals):
+        monkeypatch.setattr(module, "qualify", stitch.qualify)
+
+    def refilter(dataset, delta, real=pipeline.refilter, **kwargs):
+        small = {"dynamics_error": delta / 2, "disagreement": 0.0}
+        metadata = [about | small for about in dataset.episodes.metadata]
+        return real(replace(dataset, episodes=replace(dataset.episodes, metadata=metadata)), delta, **kwargs)
+
+    monkeypatch.setattr(pipeline, "refilter", refilter)
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in [*BLOCKS, *CONTRIBUTING] if b["language"] == "python"], ids=lambda b: b["code"][:60]
+)
+def test_python_runs(block, here, small, capsys):
     if block["reason"]:
         pytest.skip(block["reason"])
     exec(compile(block["code"], "README.md", "exec"), {"__name__": "readme"})
