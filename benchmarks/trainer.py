@@ -153,9 +153,9 @@ class Program:
         self._captured: dict[bool, tuple[torch.cuda.CUDAGraph, dict[str, Any], Info]] = {}
         self._graphs = compile and data.device.type == "cuda"
         if compile:
-            # Code of its own, since the compiler counts recompilations of one code object against a limit.
-            self._step.__code__ = self._step.__code__.replace()
-            self._step = torch.compile(self._step, dynamic=False, fullgraph=True)
+            # Isolated, since all programs' recompilations of one function would count against one limit.
+            isolated: dict[str, Any] = {"isolate_recompiles": True}  # which torch's own overloads leave out
+            self._step = torch.compile(self._step, dynamic=False, fullgraph=True, **isolated)
 
     def run(self, steps: int) -> None:
         """Train all runs for so many steps; on a GPU they may still be under way afterwards."""
@@ -170,7 +170,11 @@ class Program:
                 self.info |= step(self._rows[at], noise, self.done % self._policy_frequency == 0)
 
     def _replay(self, rows: Tensor, noise: dict[str, Tensor], update_policy: bool) -> Info:
-        """One step as a CUDA graph."""
+        """One step as a CUDA graph.
+
+        By hand, since `mode="reduce-overhead"` leaves steps as they are that change their inputs in place, unless
+        those are a module's parameters.
+        """
         if update_policy not in self._captured:
             self._captured[update_policy] = self._capture(rows, noise, update_policy)
         graph, inputs, info = self._captured[update_policy]

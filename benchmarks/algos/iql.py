@@ -98,7 +98,10 @@ def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State
 def noise(
     config: Config, sizes: Sizes, generators: Sequence[Generator], batch_size: int, steps: int
 ) -> dict[str, Tensor]:
-    """`dropout` `(steps, K, 2, B, hidden)`: the actor's masks, 0 or 1 / (1 - rate); nothing without dropout."""
+    """`dropout` `(steps, K, 2, B, hidden)`: the actor's masks, 0 or 1 / (1 - rate); nothing without dropout.
+
+    By hand, since `F.dropout` takes no generator.
+    """
     if not config.dropout:
         return {}
     shape, keep = (steps, 2, batch_size, config.hidden), 1 - config.dropout
