@@ -30,6 +30,9 @@ class DiffusionConfig:
     """Space of the windows (released code: cdf)."""
     mask: MaskKind = "inference"
     """Training masks: what stitching asks for, two hidden intervals (paper), or one shown block (released code)."""
+    known: Literal["clean", "noised"] = "clean"
+    """Given states stand clean in the noised window, at each step of sampling too, and carry no loss (released code);
+    or they are noised, denoised and scored like the others, and only shown beside (Eqs. 11, 12)."""
     edge_weight: Positive = 1.0
     """Loss weight of hidden states next to given ones."""
     width: Annotated[int, Field(ge=4, multiple_of=2)] = 32
@@ -100,6 +103,9 @@ class StitchConfig:
     literal_delta: bool = False
     """Delta is the index of the most similar dreamed state (Eq. 4; paper and released code). By default it is one
     less: so many states lie between, and the target stands where the dream came closest to it."""
+    steps_left: Annotated[int, Field(ge=0)] | None = None
+    """More steps than this follow a source in its episode; None: than the shortest bridge (paper: 0, s_T ends its
+    trajectory; released code: 100)."""
     source_fraction: Share = 0.7
     """Sources come from this lowest share of states by discounted return-to-go (`reference`: the highest)."""
     target_fraction: Share = 0.3

@@ -148,12 +148,13 @@ def draw_windows(
     generator: torch.Generator,
     temperature: float = 1.0,
     bounds: tuple[Tensor, Tensor] | None = None,
+    overwrite: bool = True,
 ) -> Tensor:
     """Draw windows by DDIM; `steps == K` with `eta == 1` is the paper's ancestral sampler (Eq. 11).
 
     Args:
         predict: Maps a noised window `(B, H, S)` and steps `(B,)` to the network's prediction.
-        given: `(B, H, S)` with the known states in place; they overwrite the sample at each step.
+        given: `(B, H, S)` with the known states in place.
         known: `(B, H)` bool.
         schedule: Noise schedule of the network.
         steps: Number of denoising steps, at most K.
@@ -161,6 +162,7 @@ def draw_windows(
         generator: Random source on the device of `given`.
         temperature: Scale of all noise; the released code uses 0.5.
         bounds: Lowest and highest clean state, `(S,)` each; the estimate of x_0 is clipped to them.
+        overwrite: Whether known states overwrite the sample at each step (released code), or at the end only.
 
     Returns:
         `(B, H, S)` windows whose known positions equal `given`.
@@ -171,7 +173,8 @@ def draw_windows(
         return temperature * torch.randn(shape, device=device, generator=generator)
 
     order = sampling_steps(len(schedule.signal), steps)
-    x = torch.where(known[..., None], given, noise())
+    fixed = known[..., None] & overwrite
+    x = torch.where(fixed, given, noise())
     for k, following in zip(order, [*order[1:], -1], strict=True):
         step = torch.full((shape[0],), k, device=device)
         x0 = schedule.clean(x, predict(x, step), step)
@@ -187,5 +190,5 @@ def draw_windows(
             x = next_signal * x0 + (next_sigma**2 - fresh**2).clamp(min=0).sqrt() * eps
             if eta > 0:
                 x = x + fresh * noise()
-        x = torch.where(known[..., None], given, x)
-    return x
+        x = torch.where(fixed, given, x)
+    return torch.where(known[..., None], given, x)

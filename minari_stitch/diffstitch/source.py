@@ -64,9 +64,8 @@ class Source:
         if ("source", config) not in self._sorted:
             rows = torch.arange(len(self.last), device=self.last.device)
             room = self._inner & (self.step >= self.context - 1) & self.fits(rows, config.shortest)
-            if config.pairs != "paper":  # whose s_T is the end of its trajectory
-                # A source must run on longer than the shortest bridge, or there is nothing to compare with.
-                room &= self.last - rows > config.shortest
+            # By default a source runs on longer than the shortest bridge, or there is nothing to compare with.
+            room &= self.last - rows > (config.shortest if config.steps_left is None else config.steps_left)
             lowest = self._by_return(room, config.source_fraction, highest=config.pairs == "reference", what="source")
             self._sorted["source", config] = lowest
         return self._sorted["source", config]
@@ -82,10 +81,10 @@ class Source:
         """Whether a bridge of `steps` states, and a real step after it, end before the time limit."""
         return self.step[source] + steps + 2 <= self.limit
 
-    def may_follow(self, source: Tensor, target: Tensor, shortest: int) -> Tensor:
+    def may_follow(self, source: Tensor, target: Tensor) -> Tensor:
         """Whether a target could raise the return of a source; same-episode pairs only if there is no other."""
         other = (self.episode[source] != self.episode[target]) | self.single
-        return other & self.fits(source, shortest) & (self.returns[target] > self.returns[source])
+        return other & (self.returns[target] > self.returns[source])
 
     def suffix_return(self, source: Tensor, target: Tensor, steps: Tensor) -> Tensor:
         """`(B,)` discounted return of the target's suffix, cut where the time limit cuts the stitched episode."""

@@ -132,8 +132,9 @@ def estimate_steps(
     Eq. 4 takes the index i of that state for the number of masks, which places the target one step after it. By
     default the target stands where that state stood, with i - 1 states before it (see `literal_delta`).
 
-    A candidate is open only if its own return could raise the source's, and it belongs to another episode; a
-    length, only if the bridge fits in the time limit.
+    A length is open only if the bridge fits in the time limit. With `reach` a candidate is open only if its own
+    return could raise the source's and it belongs to another episode; paper and released code leave that to chance
+    and to the qualification.
 
     Returns:
         Pairs; where no candidate is open or similar enough, `reachable` is False.
@@ -148,7 +149,9 @@ def estimate_steps(
         # After n generated states comes window state n + 1: that is where the target would stand.
         first = low if config.literal_delta else low + 1
         dream = window[:, first : first + high - low + 1]
-    open_ = source.may_follow(rows[:, None], candidates.targets, low)
+    open_ = source.fits(rows[:, None], low)
+    if config.pairs == "reach":
+        open_ = open_ & source.may_follow(rows[:, None], candidates.targets)
     lengths = low + torch.arange(dream.shape[1], device=rows.device)
     fits = source.fits(rows[:, None], lengths)
     best, offset = _closest(dream, fits, source.z[candidates.targets], config)
@@ -342,6 +345,7 @@ def _generate(
         temperature=config.temperature,
         generator=generator,
         bounds=models.scales.window_bounds(),
+        overwrite=diffusion.known == "clean",
     )[:, context - 1 :]
     if diffusion.normalizer == "standard":
         return window

@@ -48,7 +48,7 @@ class WindowTables(Tables):
         self.returns = torch.tensor(episodes.returns_to_go(discount), dtype=torch.float32, device=device)
 
     def loss(self, net: nn.Module, steps: Tensor, schedule: Schedule, generator: torch.Generator) -> Tensor:
-        """Masked loss (Eq. 12) on windows that begin at steps `(B,)`."""
+        """Loss (Eq. 12; by default of hidden states only) on windows that begin at steps `(B,)`."""
         config, device = self.config, steps.device
         start = self.state[steps][:, None] + torch.arange(config.horizon, device=device)
         valid = start <= self.last[steps][:, None]
@@ -56,13 +56,15 @@ class WindowTables(Tables):
         known = training_masks(valid, config.mask, config.context, generator)
         k = torch.randint(len(schedule.signal), (len(steps),), device=device, generator=generator)
         noise = torch.randn(x0.shape, device=device, generator=generator)
-        noised = torch.where(known[..., None], x0, schedule.add_noise(x0, noise, k))
+        noised = schedule.add_noise(x0, noise, k)
+        clean = known & (config.known == "clean")
+        noised = torch.where(clean[..., None], x0, noised)
         returns = None
         if config.return_dropout > 0:
             hidden = torch.rand(len(steps), device=device, generator=generator) < config.return_dropout
             returns = (self.returns[self.state[steps]] / config.returns_scale).masked_fill(hidden, torch.nan)
         predicted = net(noised, x0 * known[..., None], known.float(), valid.float(), k, returns)
-        return masked_loss(predicted.float(), schedule.target(x0, noise, k), known, valid, config.edge_weight)
+        return masked_loss(predicted.float(), schedule.target(x0, noise, k), clean, valid, config.edge_weight)
 
 
 def perceptron_loss(name: str, tables: Tables) -> RowLoss:

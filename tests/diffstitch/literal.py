@@ -84,8 +84,8 @@ def cosine_alpha_bars(K):
 def generate(eps_theta, masked, shown, K, noises, low, high):
     """Eq. 11 (and so the G_theta of Eqs. 3 and 6): one window of H states from noise in K steps.
 
-    `eps_theta(tau_k, tau_masked, shown, k)` is the network; `masked` the masked sequence, an input of it whose known
-    states also overwrite the noisy ones at each step; `noises` K draws, the first of them tau^K.
+    `eps_theta(tau_k, tau_masked, shown, k)` is the network; `masked` the masked sequence, an input of it; `noises` K
+    draws, the first of them tau^K. What is given stands in the result as it is (Eq. 6).
 
     The mean is Eq. 11's, with the noise that belongs to the predicted states once these are held in the range of
     the data; the variance is the posterior's (Ho et al. 2020, section 3.2, find both alike), not the printed
@@ -96,7 +96,6 @@ def generate(eps_theta, masked, shown, K, noises, low, high):
     noises = iter(noises)
     tau = np.array(next(noises), dtype=np.float64)
     for k in range(K, 0, -1):
-        tau = overwrite(tau, masked, shown)
         alpha = alpha_bar[k] / alpha_bar[k - 1]
         eps = eps_theta(tau, masked, shown, k)
         clean = (tau - math.sqrt(1 - alpha_bar[k]) * eps) / math.sqrt(alpha_bar[k])

@@ -58,17 +58,18 @@ def slow_share(allowed, share, highest):
     shortest=st.integers(1, 4),
     share=st.sampled_from([0.05, 0.3, 0.5, 1.0]),
     pairs=st.sampled_from(["reach", "paper", "reference"]),
+    left=st.none() | st.integers(0, 6),
 )
-def test_starts_match_a_loop(lengths, limit, context, shortest, share, pairs):
+def test_starts_match_a_loop(lengths, limit, context, shortest, share, pairs, left):
     data, source = source_of(lengths, limit, context)
-    config = StitchConfig(pairs=pairs, min_bridge=shortest, source_fraction=share)
+    config = StitchConfig(pairs=pairs, min_bridge=shortest, source_fraction=share, steps_left=left)
     allowed = [
         (row, ahead)
         for row, _, t, length, ahead in rows_of(data)
         if t < length  # it has an action
         and t + 1 >= context  # and a past
-        # The dataset goes on as long as the shortest bridge has transitions; the paper's s_T ends its trajectory.
-        and (pairs == "paper" or length - t >= shortest + 1)
+        # By default the dataset goes on as long as the shortest bridge has transitions.
+        and length - t > (shortest if left is None else left)
         and (limit is None or t + (shortest + 1) + 1 <= limit)  # bridge and one real step fit in the time limit
     ]
     if not allowed:
@@ -92,7 +93,7 @@ def test_targets_match_a_loop(lengths, share):
 def test_may_follow_matches_a_loop(lengths, limit, shortest):
     data, source = source_of(lengths, limit)
     rows = torch.arange(len(source.z))
-    answers = source.may_follow(rows[:, None], rows[None].expand(len(rows), -1), shortest)
+    answers = source.fits(rows[:, None], shortest) & source.may_follow(rows[:, None], rows[None])
     table = list(rows_of(data))
     for a, e, t, _, ahead in table:
         room = limit is None or t + shortest + 2 <= limit
@@ -103,7 +104,7 @@ def test_may_follow_matches_a_loop(lengths, limit, shortest):
 def test_a_single_episode_may_be_stitched_to_itself():
     data, source = source_of([12])
     rows = torch.arange(13)
-    answers = source.may_follow(rows[:, None], rows[None].expand(13, -1), 2)
+    answers = source.may_follow(rows[:, None], rows[None])
     assert torch.equal(answers, source.returns[None] > source.returns[:, None]) and answers.any()
 
 
