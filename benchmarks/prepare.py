@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+
+import torch
 
 from benchmarks.suites import DIFFSTITCH, Experiment, Variant
+from minari_stitch import api, registry
+from minari_stitch.config import adjust
 from minari_stitch.data.ids import datasets_path, exists, parse_id
-from minari_stitch.errors import DatasetNotFoundError, StitchError
+from minari_stitch.errors import DatasetNotFoundError
 from minari_stitch.sim import demo
 
 _SUBSET = re.compile(r"(?P<name>.+)-(?P<percent>\d+)pct-v0")
@@ -29,22 +32,18 @@ def newest(dataset_id: str, variant: Variant = DIFFSTITCH) -> str | None:
     return max(((number, id) for number, id in ids if exists(id)), default=(0, None))[1]
 
 
-def commands(dataset_id: str, variant: Variant | None = None) -> list[list[str]]:
-    """Words of the `minari-stitch` commands that make a dataset, or a variant of it, from what can be had.
+def augment(dataset_id: str, variant: Variant, say: Callable[[str], None]) -> str:
+    """Make a variant of a local dataset, and return its id.
 
-    An empty list stands for what only its owner can provide.
+    Raises:
+        StitchError: It cannot be made.
     """
-    if variant is not None:
-        words = ["augment", dataset_id]
-        if variant.method != "diffstitch":
-            words += ["--method", variant.method]
-        name, _, _ = dataset_id.rpartition("-v")
-        if variant.label:
-            words += [*variant.options, "--dataset-id", f"{name}-{variant.suffix}-v0"]
-        return [words]
-    if match := _SUBSET.fullmatch(dataset_id):
-        return [["mix", _whole(match["name"]), "--fraction", f"{int(match['percent']) / 100:g}"]]
-    return []
+    say(f"Making it, once: {variant.title} of {dataset_id}")
+    size = "full" if torch.cuda.is_available() else "fast"
+    method = adjust(registry.preset(variant.method, size), dict(variant.settings))
+    name, _, _ = dataset_id.rpartition("-v")
+    output_id = f"{name}-{variant.suffix}-v0" if variant.label else None
+    return api.augment(dataset_id, method, output_id=output_id, workers=os.cpu_count() or 1).dataset_id
 
 
 def ensure(dataset_id: str, say: Callable[[str], None]) -> bool:
@@ -60,9 +59,10 @@ def ensure(dataset_id: str, say: Callable[[str], None]) -> bool:
         demo.ensure(dataset_id)
         return True
     match = _SUBSET.fullmatch(dataset_id)
-    if match is None or not ensure(_whole(match["name"]), say):
+    if match is None or not ensure(whole := _whole(match["name"]), say):
         return False
-    _run(commands(dataset_id)[0], say)
+    say(f"Making it, once: {match['percent']} % of {whole}")
+    api.mix([whole], dataset_id, fraction=int(match["percent"]) / 100)
     return True
 
 
@@ -85,12 +85,7 @@ def find(item: Experiment, say: Callable[[str], None]) -> str:
         )
     if found is not None and not exists(found):
         raise DatasetNotFoundError(f"{found!r} is not local: run `minari-stitch augment {item.dataset}`")
-    if found is None:
-        for words in commands(item.dataset, item.variant):
-            _run(words, say)
-        found = newest(item.dataset, item.variant)
-        assert found is not None, "augment writes the next version"
-    return found
+    return augment(item.dataset, item.variant, say) if found is None else found
 
 
 def how_to_get(dataset_id: str) -> str:
@@ -111,13 +106,3 @@ def _whole(name: str) -> str:
     if name.startswith("d4rl/"):
         versions = versions or [1 if "/pen/" in name else 2]
     return f"{name}-v{max(versions, default=0)}"
-
-
-def _run(words: Sequence[str], say: Callable[[str], None]) -> None:
-    """Run `minari-stitch` in a process of its own."""
-    command = f"minari-stitch {' '.join(words)}"
-    say(f"Making it, once: {command}")
-    code = "import sys; from minari_stitch.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code, *words], stdout=sys.stderr)
-    if done.returncode:
-        raise StitchError(f"`{command}` failed: run it alone to see why")

@@ -84,12 +84,12 @@ class Variant:
     Attributes:
         method: As `minari-stitch augment --method` takes it.
         label: Sets the id of what it writes apart from that of the method's defaults.
-        options: Further options of `minari-stitch augment`.
+        settings: What differs from its defaults: dotted names and values.
     """
 
     method: str = "diffstitch"
     label: str = ""
-    options: tuple[str, ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
 
     @property
     def suffix(self) -> str:
@@ -161,8 +161,8 @@ _ENVS = ("halfcheetah", "hopper", "walker2d")
 _QUALITIES = ("medium-expert", "medium", "medium-replay")
 _BASELINES = (DIFFSTITCH, Variant(method="synther"), Variant(method="tatu"))
 _CONTROLS = (Variant(method="resample"), Variant(method="real"))
-_FIXED = ("--set", "stitch.fixed_steps=40", "--set", "models.diffusion.horizon=44")
-_UNQUALIFIED = ("--delta", "1e9", "--set", "qualify.termination=1")
+_FIXED = (("stitch.fixed_steps", 40), ("models.diffusion.horizon", 44))
+_UNQUALIFIED = (("qualify.delta", 1e9), ("qualify.termination", 1))
 
 
 def _each(datasets: list[str], variants: Mapping[Any, tuple[Variant, ...]]) -> tuple[Experiment, ...]:
@@ -199,7 +199,7 @@ def _table2(family: Family) -> tuple[Experiment, ...]:
 
 
 def _table3(family: Family) -> tuple[Experiment, ...]:
-    deltas = tuple(Variant(label=f"delta-{delta}", options=("--delta", str(delta))) for delta in (1, 2, 3, 4))
+    deltas = tuple(Variant(label=f"delta-{delta}", settings=(("qualify.delta", delta),)) for delta in (1, 2, 3, 4))
     learners = dict.fromkeys(("td3_bc", "iql", "dt"), deltas)
     return _each([dataset(family, "halfcheetah", "medium-expert")], learners)
 
@@ -213,8 +213,8 @@ def _table4(family: Family) -> tuple[Experiment, ...]:
 def _figure5(family: Family) -> tuple[Experiment, ...]:
     variants = (
         DIFFSTITCH,
-        Variant(label="no-estimation", options=_FIXED),
-        Variant(label="no-qualification", options=_UNQUALIFIED),
+        Variant(label="no-estimation", settings=_FIXED),
+        Variant(label="no-qualification", settings=_UNQUALIFIED),
     )
     return _each([dataset(family, "hopper", q) for q in _QUALITIES], {"td3_bc": variants, "iql": variants})
 

@@ -187,7 +187,7 @@ def _averages(lines: Mapping[paper.Row, Line]) -> list[tuple[str, ...]]:
             continue
         for kind in kinds:
             chosen = [lines[algo, name, *kind] for name in whole]
-            mean = np.mean([np.mean(line.scores) for line in chosen])
+            mean = np.mean([float(np.mean(line.scores)) for line in chosen])
             differences = [line.differences for line in chosen]
             against = bounds(*average_interval(differences)) if all(map(len, differences)) else ""
             rows.append(

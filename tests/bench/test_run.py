@@ -4,7 +4,6 @@ import importlib
 import json
 import re
 import sys
-import types
 
 import pendulum
 import pytest
@@ -15,6 +14,7 @@ from benchmarks.prepare import newest
 from benchmarks.results import Results
 from benchmarks.suites import BUDGETS
 from minari_stitch.data import minari_io
+from minari_stitch.errors import StorageError
 
 
 def invoke(*words):
@@ -174,16 +174,20 @@ def test_a_suite_says_what_is_missing(tmp_path):
 
 
 def test_demo_datasets_are_made(command, monkeypatch):
-    """By the command itself, the augmented ones with the options of their variant."""
+    """By the command itself, the augmented ones with the settings of their variant; what goes wrong is said."""
     calls = []
+
+    def augment(dataset_id, method, **kwargs):
+        calls.append((dataset_id, method.name))
+        raise StorageError("there is no room")
+
     monkeypatch.setattr(prepare.demo, "ensure", lambda dataset_id: None)
     monkeypatch.setattr(prepare, "exists", lambda dataset_id: dataset_id == "demo/hopper/medium-v0")
-    monkeypatch.setattr(
-        prepare.subprocess, "run", lambda words, **_: calls.append(words) or types.SimpleNamespace(returncode=7)
-    )
+    monkeypatch.setattr(prepare.api, "augment", augment)
     result = command("--dataset", "demo/hopper/medium-v0")
-    assert result.exit_code == 1 and "`minari-stitch augment demo/hopper/medium-v0` failed" in result.output
-    assert calls[0][-2:] == ["augment", "demo/hopper/medium-v0"]
+    assert result.exit_code == 1 and "StorageError: there is no room" in result.output
+    assert "Making it, once: DiffStitch of demo/hopper/medium-v0" in result.output
+    assert calls == [("demo/hopper/medium-v0", "DiffStitch")]
 
 
 def test_ray_is_optional(command, monkeypatch):

@@ -1,12 +1,17 @@
 """Suites: what they hold, how missing datasets are made, and their tables beside the paper's numbers."""
 
+from types import SimpleNamespace
+
 import pytest
 import toy
 from typer.testing import CliRunner
 
+import minari_stitch as ms
 from benchmarks import paper, prepare, report, run, tables
 from benchmarks.results import Cell
 from benchmarks.suites import SUITES, Experiment, Variant, dataset, subset
+from minari_stitch import registry
+from minari_stitch.config import adjust, parse
 
 FAMILIES = ("demo", "d4rl")
 PAPER = ("table1", "table2", "table3", "table4")
@@ -53,32 +58,40 @@ def test_ids():
     assert prepare.how_to_get(share).endswith("hopper_medium_replay-v2.hdf5 --env hopper")
 
 
-def test_words_that_make_a_dataset(datasets_path):
-    assert prepare.commands("aa/b-v0", Variant()) == [["augment", "aa/b-v0"]]
-    assert prepare.commands("aa/b-v0", Variant(method="tatu")) == [["augment", "aa/b-v0", "--method", "tatu"]]
-    labelled = Variant(label="delta-3", options=("--delta", "3"))
-    (words,) = prepare.commands("aa/b-v1", labelled)
-    assert words == ["augment", "aa/b-v1", "--delta", "3", "--dataset-id", "aa/b-stitched-delta-3-v0"]
-    assert prepare.commands("aa/b-20pct-v0") == [["mix", "aa/b-v0", "--fraction", "0.2"]]
-    (datasets_path / "aa" / "b-v2").mkdir(parents=True)
-    assert prepare.commands("aa/b-20pct-v0") == [["mix", "aa/b-v2", "--fraction", "0.2"]]
-    assert prepare.commands("aa/b-v0") == []
+def test_what_is_made_is_what_the_variant_says(monkeypatch):
+    calls = []
+
+    def augment(dataset_id, method, **kwargs):
+        calls.append((dataset_id, method, kwargs["output_id"]))
+        return SimpleNamespace(dataset_id="made")
+
+    monkeypatch.setattr(prepare.api, "augment", augment)
+    for variant in (Variant(), Variant(method="tatu"), Variant(label="delta-3", settings=(("qualify.delta", 3),))):
+        assert prepare.augment("aa/b-v1", variant, lambda text: None) == "made"
+    assert [call[::2] for call in calls[:2]] == [("aa/b-v1", None)] * 2
+    assert calls[0][1] == ms.DiffStitch() and calls[1][1] == ms.TATU()
+    assert calls[2][1].qualify.delta == 3 and calls[2][2] == "aa/b-stitched-delta-3-v0"
+
+
+VARIANTS = sorted({item.variant for suite in SUITES.values() for item in suite.experiments("demo")})
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.suffix)
+def test_every_variant_of_a_suite_is_possible(variant):
+    assert adjust(registry.preset(variant.method, "fast"), dict(variant.settings)).suffix in variant.suffix
 
 
 def test_a_share_and_a_labelled_variant_are_made_with_their_own_ids(monkeypatch):
     toy.write()
     said = []
-
-    def run(words, say):
-        say(" ".join(words))
-        toy.ok(*(toy.tiny()[:1] + words[1:] + toy.tiny("--steps", 100)[1:] if words[0] == "augment" else words))
-
-    monkeypatch.setattr(prepare, "_run", run)
+    tiny = adjust(ms.DiffStitch(), dict(map(parse, toy.TINY[1::2])))
+    monkeypatch.setattr(prepare.registry, "preset", lambda name, size: tiny)
+    monkeypatch.setattr(prepare.os, "cpu_count", lambda: 1)
     share = subset(toy.ID, 50)
-    variant = Variant(label="all", options=("--delta", "1e9"))
+    variant = Variant(label="all", settings=(("qualify.delta", 1e9),))
     found = prepare.find(Experiment(algo="bc", dataset=share, variant=variant), said.append)
     assert (share, found) == ("toy/walk-50pct-v0", "toy/walk-50pct-stitched-all-v0")
-    assert [words.split()[0] for words in said] == ["mix", "augment"]
+    assert said == [f"Making it, once: 50 % of {toy.ID}", f"Making it, once: DiffStitch, all of {share}"]
     assert prepare.find(Experiment(algo="bc", dataset=share, variant=variant), said.append) == found and len(said) == 2
 
 
