@@ -36,6 +36,7 @@ LAYERS = [
     {"diffstitch.config", "baselines.rolled"},
     {"diffstitch.models", "diffstitch.presets"},
     {"diffstitch.repair", "diffstitch.source", "diffstitch.training"},
+    {"diffstitch.dream"},
     {"diffstitch.stitch"},
     {"diffstitch.proposals"},
     {"diffstitch.assemble"},

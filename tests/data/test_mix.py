@@ -281,7 +281,7 @@ def test_datasets_of_different_kinds_are_refused(pair, datasets_path, change, sa
 def test_different_reference_scores_need_a_word(pair):
     toy.write(toy.walks(2), "toy/other-v0", ref_min_score=5.0, ref_max_score=9.0)
     words = [A, B, "toy/other-v0", "--dataset-id", BOTH]
-    says = [f"'{A}' and 'toy/other-v0' have different reference scores: [0.0, None] and [5.0, 9.0]", "scores_of"]
+    says = [f"'{A}' and 'toy/other-v0' have different reference scores: [0.0, None] and [5.0, 9.0]", "--scores-of"]
     refused(*words, kind="InvalidDataError", says=says)
     refused(*words, "--scores-of", "toy/none-v0", kind="ConfigError", says=[f"choose one of {A}, {B}, toy/other-v0"])
     toy.ok(*["mix", *words], "--scores-of", "toy/other-v0")
@@ -338,7 +338,7 @@ def test_the_function_refuses_nothing():
 
 def test_invalid_episodes_are_left_out_on_request(pair):
     toy.spoil(A, episode=2)
-    refused(A, B, "--dataset-id", BOTH, kind="InvalidDataError", says=["episode 2, step 3", "skip_invalid"])
+    refused(A, B, "--dataset-id", BOTH, kind="InvalidDataError", says=["episode 2, step 3", "--skip-invalid"])
     made = json.loads(toy.ok("mix", A, B, "--dataset-id", BOTH, "--skip-invalid", "--json").stdout)
     assert made["n_episodes"] == 7
     assert [row["mixed_episode"] for row in read(BOTH).episodes.metadata][:4] == [0, 1, 3, 4]

@@ -555,7 +555,7 @@ def picked(monkeypatch):
     """One source state 3000 times over, with one dream of 44 states and 40 targets."""
     world = linear_world()
     dream = world.source.z[torch.randint(len(world.source.z), (44,), generator=seeded(8))]
-    monkeypatch.setattr(stitch, "_generate", lambda models, source, start, *_: dream.expand(len(start), -1, -1))
+    monkeypatch.setattr(stitch, "generate", lambda models, source, start, *_: dream.expand(len(start), -1, -1))
     middle = world.source.returns.argsort()[len(world.source.z) // 2]
     pool = torch.randperm(len(world.source.z), generator=seeded(9))[:40]
     candidates = Candidates(source=middle.expand(3000), targets=pool.expand(3000, -1))

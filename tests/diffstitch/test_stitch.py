@@ -5,7 +5,7 @@ import pytest
 import torch
 from linear import TINY, episodes, exact, next_state, reward
 
-from minari_stitch.diffstitch import stitch
+from minari_stitch.diffstitch import dream, stitch
 from minari_stitch.diffstitch.config import StitchConfig
 from minari_stitch.diffstitch.source import Source
 from minari_stitch.diffstitch.stitch import (
@@ -104,7 +104,7 @@ def dreaming(monkeypatch):
         stub.dream = source.z[rows] + 0.3 * torch.randn(len(start), 16, 3, generator=generator)
         return stub.dream
 
-    monkeypatch.setattr(stitch, "_generate", stub)
+    monkeypatch.setattr(stitch, "generate", stub)
     return stub
 
 
@@ -153,7 +153,7 @@ def test_similarities_in_blocks_are_those_of_one_product(dreaming, pairs, monkey
     config = dataclasses.replace(CONFIG, pairs=pairs, source_fraction=1.0)
     candidates = choose_pairs(source, config, 60, seeded(3))
     whole = estimate_steps(models, source, candidates, config, seeded(4))
-    monkeypatch.setattr(stitch, "_BLOCK", 7 * 6 * candidates.targets.shape[1])
+    monkeypatch.setattr(dream, "_BLOCK", 7 * 6 * candidates.targets.shape[1])
     blocks = estimate_steps(models, source, candidates, config, seeded(4))
     torch.testing.assert_close(whole.similarity, blocks.similarity, rtol=1e-5, atol=1e-6)  # other sizes of a product
     same = (whole.target == blocks.target) & (whole.steps == blocks.steps)
@@ -164,8 +164,8 @@ def test_a_shared_pool_is_never_copied(dreaming, monkeypatch):
     _, models, source = world()
     candidates = choose_pairs(source, dataclasses.replace(CONFIG, pool=10_000), 60, seeded(3))
     seen = []
-    closest = stitch._closest
-    monkeypatch.setattr(stitch, "_closest", lambda *args: seen.append(args[2].shape) or closest(*args))
+    closest = stitch.closest
+    monkeypatch.setattr(stitch, "closest", lambda *args: seen.append(args[2].shape) or closest(*args))
     estimate_steps(models, source, candidates, CONFIG, seeded(4))
     assert seen == [(1, candidates.targets.shape[1], 3)]
 
@@ -191,7 +191,7 @@ def test_reference_takes_any_target_that_is_similar_enough(dreaming):
 
 
 def test_a_fixed_length_needs_no_dream(monkeypatch):
-    monkeypatch.setattr(stitch, "_generate", None)
+    monkeypatch.setattr(stitch, "generate", None)
     _, models, source = world()
     config = dataclasses.replace(CONFIG, fixed_steps=5)
     candidates = choose_pairs(source, config, 40, seeded())
@@ -240,12 +240,12 @@ class Spy:
 @pytest.mark.parametrize("context", [1, 3])
 @pytest.mark.parametrize("dreamt", [False, True])
 def test_windows_show_the_source_then_the_target(monkeypatch, context, dreamt):
-    monkeypatch.setattr(stitch, "draw_windows", spy := Spy())
+    monkeypatch.setattr(dream, "draw_windows", spy := Spy())
     data, models, source = world(model_config=with_diffusion(context=context))
     pairs = pairs_of(source)
     target = None if dreamt else pairs.target
     keep = source.step[pairs.source] >= context - 1
-    window = stitch._generate(models, source, pairs.source, target, pairs.steps, CONFIG, seeded())
+    window = stitch.generate(models, source, pairs.source, target, pairs.steps, CONFIG, seeded())
     assert window.shape == (30, 16 - context + 1, 3)
     for b in keep.nonzero().flatten().tolist():
         start, n = pairs.source[b], int(pairs.steps[b])
@@ -274,11 +274,11 @@ class Net:
 
 
 def test_the_network_is_told_what_lies_past_the_end_of_the_target(monkeypatch):
-    monkeypatch.setattr(stitch, "draw_windows", spy := Spy())
+    monkeypatch.setattr(dream, "draw_windows", spy := Spy())
     _, models, source = world()
     models = dataclasses.replace(models, diffusion=Net())
     pairs = pairs_of(source)
-    stitch._generate(models, source, pairs.source, pairs.target, pairs.steps, CONFIG, seeded())
+    stitch.generate(models, source, pairs.source, pairs.target, pairs.steps, CONFIG, seeded())
     x = torch.randn(30, 16, 3)
     spy.predict(x, torch.full((30,), 3))
     noised, masked, known, valid, step = models.diffusion.inputs
@@ -291,13 +291,13 @@ def test_the_network_is_told_what_lies_past_the_end_of_the_target(monkeypatch):
 
 
 def test_guidance_extrapolates_from_no_return_to_the_one_asked_for(monkeypatch):
-    monkeypatch.setattr(stitch, "draw_windows", spy := Spy())
+    monkeypatch.setattr(dream, "draw_windows", spy := Spy())
     _, models, source = world(model_config=with_diffusion(return_dropout=0.25))
     models = dataclasses.replace(models, diffusion=Net())
     pairs = pairs_of(source)
     for weight, expected in ((0.0, 10.0), (1.0, 0.9), (2.0, 0.9 + (0.9 - 10))):
         config = dataclasses.replace(CONFIG, guidance=weight)
-        stitch._generate(models, source, pairs.source, None, pairs.steps, config, seeded())
+        stitch.generate(models, source, pairs.source, None, pairs.steps, config, seeded())
         torch.testing.assert_close(spy.predict(spy.given, pairs.steps), torch.full((30, 16, 3), expected))
 
 
@@ -320,7 +320,7 @@ def test_bridges_keep_both_ends_and_are_padded_with_the_target(normalizer):
 
 
 def test_generated_states_are_the_window_in_order(monkeypatch):
-    monkeypatch.setattr(stitch, "draw_windows", Spy())
+    monkeypatch.setattr(dream, "draw_windows", Spy())
     _, models, source = world()
     pairs = pairs_of(source)
     states = stitch_states(models, source, pairs, CONFIG, seeded())
