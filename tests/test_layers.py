@@ -33,7 +33,7 @@ LAYERS = [
     {"job", "transform"},
     {"registry"},
     {"diffstitch.diffusion", "diffstitch.unet", "baselines.denoiser", "baselines.edm", "baselines.rollouts"},
-    {"diffstitch.config", "baselines.rolled"},
+    {"diffstitch.config", "baselines.judged"},
     {"diffstitch.models", "diffstitch.presets"},
     {"diffstitch.repair", "diffstitch.source", "diffstitch.training"},
     {"diffstitch.dream"},

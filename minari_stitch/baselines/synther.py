@@ -19,7 +19,7 @@ from torch import Tensor
 from minari_stitch.baselines import edm
 from minari_stitch.baselines.denoiser import ResidualMLP
 from minari_stitch.baselines.edm import NoiseConfig
-from minari_stitch.baselines.rolled import FittedRollouts, JudgedJob
+from minari_stitch.baselines.judged import FittedRollouts, JudgedJob
 from minari_stitch.baselines.rollouts import End, Rollouts
 from minari_stitch.config import Count, Share, settings
 from minari_stitch.data.episodes import Episodes

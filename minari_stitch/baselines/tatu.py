@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minari_stitch.baselines.rolled import FittedRollouts, JudgedJob
+from minari_stitch.baselines.judged import FittedRollouts, JudgedJob
 from minari_stitch.baselines.rollouts import End, Rollouts
 from minari_stitch.config import Count, NonNegative, Positive, Share, settings
 from minari_stitch.data.minari_io import Dataset

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minari_stitch.baselines.rolled import FittedRollouts
+from minari_stitch.baselines.judged import FittedRollouts
 from minari_stitch.baselines.rollouts import End, Rollouts
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.spaces import FlatSpace
