@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from minari_stitch import pipeline
-from minari_stitch.config import adjust
+from minari_stitch.config import adjust, checked
 from minari_stitch.data import minari_io
 from minari_stitch.data import mix as mixing
 from minari_stitch.data.minari_io import Dataset, MinariDataset
@@ -26,15 +26,18 @@ from minari_stitch.sim import d4rl, demo
 from minari_stitch.sim.d4rl import Imported
 from minari_stitch.transform import Transform
 
-AnyDataset = str | MinariDataset | Dataset | Augmented
+if TYPE_CHECKING:
+    AnyDataset = str | MinariDataset | Dataset | Augmented
+    Method = Transform | None
+    Reporting = Progress | Literal[False] | None
+else:  # not checked beforehand: what is wrong with them is said below
+    AnyDataset = Method = Reporting = Any
 
-Reporting = Progress | Literal[False] | None
-"""A callback, False for silence, or None for bars on a terminal and in a notebook."""
 
-
+@checked
 def augment(
     dataset: AnyDataset,
-    transform: Transform | None = None,
+    transform: Method = None,
     *,
     delta: float | None = None,
     form: Literal["full", "bridge"] | None = None,
@@ -45,7 +48,7 @@ def augment(
     seed: int = 0,
     workers: int = 1,
     threads: int | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: Precision | None = None,
     run_dir: str | Path | None = None,
     skip_invalid: bool = False,
@@ -86,7 +89,7 @@ def augment(
         >>> made.dataset_id, made.n_steps >= 100
         ('toy/walk-resampled-v0', True)
     """
-    device = chosen_device(device)
+    device = chosen_device(str(device))
     on_gpu = device.startswith("cuda")
     method = with_shortcuts(transform, on_gpu, delta=delta, form=form, pairs=pairs)
     if n_steps is not None and n_steps < 1:
@@ -112,6 +115,7 @@ def augment(
         )
 
 
+@checked
 def filter(dataset: AnyDataset, *, delta: float, output_id: str | None = None) -> Augmented:  # noqa: A001
     """Write the part of a stitched dataset that qualifies at a smaller delta (Eq. 10); no model is needed.
 
@@ -136,6 +140,7 @@ def filter(dataset: AnyDataset, *, delta: float, output_id: str | None = None) -
     return pipeline.refilter(read(dataset, download=False, keep_infos=True), delta, output_id=output_id)
 
 
+@checked
 def mix(
     datasets: Sequence[AnyDataset],
     output_id: str | None = None,
@@ -186,6 +191,7 @@ def mix(
         )
 
 
+@checked
 def import_d4rl(file: str | Path, *, env: str, dataset_id: str | None = None, progress: Reporting = None) -> Imported:
     """Write an HDF5 file of D4RL (v0 to v2) as a Minari dataset, with the environment that has its physics.
 
@@ -212,6 +218,7 @@ def import_d4rl(file: str | Path, *, env: str, dataset_id: str | None = None, pr
         return d4rl.import_d4rl(Path(file), env=env, dataset_id=dataset_id, progress=write)
 
 
+@checked
 def read(
     dataset: AnyDataset,
     *,

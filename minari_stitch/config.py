@@ -11,11 +11,12 @@ import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
+import numpy as np
 import pydantic
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import dataclass_transform
@@ -23,6 +24,7 @@ from typing_extensions import dataclass_transform
 from minari_stitch.errors import ConfigError, StitchError
 
 C = TypeVar("C")
+F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 Count = Annotated[int, Field(ge=1)]
@@ -67,12 +69,26 @@ def settings(cls: type[T]) -> type[T]:
     @wraps(check)
     def __init__(self: Any, **values: Any) -> None:  # noqa: N807 - it becomes the method
         try:
-            check(self, **values)
+            check(self, **{name: _plain(value) for name, value in values.items()})
         except ValidationError as error:
             raise _named(error) from None
 
     made.__init__ = __init__
     return made
+
+
+def checked(function: F) -> F:
+    """Function decorator: arguments must fit their annotations, and a `ConfigError` names the one that does not."""
+    call = pydantic.validate_call(config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))(function)
+
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})
+        except ValidationError as error:
+            raise _named(error, depth=1) from None
+
+    return wrapped  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,15 +193,24 @@ def key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _named(error: ValidationError) -> StitchError:
-    """The first thing that is wrong, in our words."""
+def _plain(value: Any) -> Any:
+    """NumPy's scalars as Python's, which pydantic takes for nothing else."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _named(error: ValidationError, depth: int | None = None) -> StitchError:
+    """The first thing that is wrong, in our words; its name up to a depth."""
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, StitchError):  # of settings that do not fit together
         return cause
-    name = ".".join(map(str, first["loc"]))
+    name = ".".join(map(str, first["loc"][:depth]))
     if first["type"] == "unexpected_keyword_argument":
         return ConfigError(f"there is no setting {name!r}")
+    if first["type"] == "unexpected_positional_argument":
+        return ConfigError(f"{first['input']!r} is one argument too many: give it by its name")
+    if first["type"].startswith("missing"):
+        return ConfigError(f"{name} is missing: it has no default")
     return ConfigError(f"{name}={first['input']!r} is not possible: {first['msg'].replace('Input', 'it', 1)}")
 
 

@@ -51,8 +51,11 @@ class Run:
             kind = torch.device(self.device).type
         except (RuntimeError, TypeError):
             raise ConfigError(f"device={self.device!r} is not a torch device: use cpu, cuda or mps") from None
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"device={self.device!r} is not there: torch sees no CUDA device; use cpu")
+        there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if kind not in there:
+            raise ConfigError(f"device={self.device!r} is not supported: use cpu, cuda or mps")
+        if not there[kind]:
+            raise ConfigError(f"device={self.device!r} is not there: torch sees no {kind.upper()} device; use cpu")
         if self.precision not in get_args(Precision):
             raise ConfigError(f"precision={self.precision!r} is not possible: use {' or '.join(get_args(Precision))}")
         if not 0 <= self.seed < 2**63:

@@ -162,7 +162,16 @@ class Unfinished(ms.Transform):
         (("toy/absent-v0",), {}, DatasetNotFoundError, "toy/absent-v0"),
         ((toy.ID, ms.DiffStitch), {}, ConfigError, "the class DiffStitch: give an instance"),
         ((toy.ID, "diffstitch"), {}, ConfigError, "transform is a str: give an instance"),
+        ((), {}, ConfigError, "dataset is missing"),
+        ((toy.ID, TINY, 3), {}, ConfigError, "3 is one argument too many: give it by its name"),
+        ((toy.ID, TINY), {"bogus": 3}, ConfigError, "there is no setting 'bogus'"),
         ((toy.ID, TINY), {"n_steps": 0}, ConfigError, "n_steps=0"),
+        ((toy.ID, TINY), {"n_steps": 1.5}, ConfigError, "n_steps=1.5 .* valid integer"),
+        ((toy.ID, TINY), {"seed": None}, ConfigError, "seed=None .* valid integer"),
+        ((toy.ID, TINY), {"workers": "two"}, ConfigError, "workers='two' .* valid integer"),
+        ((toy.ID, TINY), {"run_dir": 3}, ConfigError, "run_dir=3 is not possible"),
+        ((toy.ID, TINY), {"device": "mps"}, ConfigError, "'mps' is not there: torch sees no MPS device"),
+        ((toy.ID, TINY), {"device": "meta"}, ConfigError, "'meta' is not supported"),
         ((toy.ID, TINY), {"delta": math.nan}, ConfigError, "qualify.delta=nan.*finite"),
         ((toy.ID, TINY), {"delta": -1}, ConfigError, "qualify.delta=-1.*greater than 0"),
         ((toy.ID, TINY), {"form": "half"}, ConfigError, "form='half'.*'full' or 'bridge'"),
@@ -171,7 +180,7 @@ class Unfinished(ms.Transform):
         ((toy.ID, TINY), {"threads": 0}, ConfigError, "threads=0"),
         ((toy.ID, TINY), {"seed": -1}, ConfigError, "seed=-1"),
         ((toy.ID, TINY), {"device": "abacus"}, ConfigError, "'abacus' is not a torch device"),
-        ((toy.ID, TINY), {"precision": "fp8"}, ConfigError, "precision='fp8'.*fp32 or bf16"),
+        ((toy.ID, TINY), {"precision": "fp8"}, ConfigError, "precision='fp8'.*'fp32' or 'bf16'"),
         ((toy.ID, TINY), {"progress": 3}, ConfigError, "progress=3"),
         ((toy.ID, TINY), {"output_id": "nice"}, DatasetIdError, "nice-v0"),
     ],
@@ -183,6 +192,17 @@ def test_bad_input_is_named_before_any_work(datasets_path, args, kwargs, error, 
         ms.augment(*args, **{"progress": False, **kwargs})
     assert issubclass(error, StitchError) and issubclass(error, ValueError)
     assert not (datasets_path / ".stitch-runs").exists()
+
+
+def test_numpy_scalars_and_torch_devices_are_taken_as_they_are_meant():
+    import torch
+
+    toy.write()
+    seed, device = np.int64(3), torch.device("cpu")
+    made = ms.augment(toy.ID, ms.Resample(), n_steps=np.float32(60), seed=seed, device=device, progress=False)
+    record = minari_io.read(made.dataset_id).metadata["minari_stitch"]
+    assert (record["seed"], record["device"]) == (3, "cpu")
+    assert ms.QualifyConfig(delta=np.float32(0.5)).delta == 0.5
 
 
 def test_a_dataset_that_is_gone_is_named(datasets_path):
