@@ -167,17 +167,20 @@ def test_a_suite_runs_end_to_end(suite, tmp_path, monkeypatch):
     """Real environments and the real command line, with tiny datasets, networks and budgets."""
     from minari_stitch.sim import demo
 
-    def run_tiny(words, say):
-        method = words[words.index("--method") + 1] if "--method" in words else "diffstitch"
-        if words[0] == "augment":
-            tiny = toy.tiny() if method == "diffstitch" else toy.other(method)
-            tiny = [word for word in tiny[1:] if word not in (toy.ID, toy.DEMO, "--demo-steps", "500")]
-            # Tiny models meet no useful delta; of two settings the later counts.
-            words = ["augment", *tiny, *words[1:], "--steps", 200, "--workers", 1]
-            words += ["--delta", 1e6] if method == "diffstitch" else []
-        toy.ok(*words)
+    augment, preset = prepare.api.augment, registry.preset
 
-    monkeypatch.setattr(prepare, "_run", run_tiny)
+    def small(name, size):
+        tiny = toy.TINY[1::2] if name == "diffstitch" else toy.other(name)[2:]
+        settings = [word for word in tiny if "=" in str(word)]
+        return adjust(preset(name, size), dict(map(parse, settings)))
+
+    def short(dataset_id, method, **kwargs):
+        if isinstance(method, ms.DiffStitch):  # tiny models meet no useful delta
+            method = adjust(method, {"qualify.delta": 1e6})
+        return augment(dataset_id, method, **kwargs | {"n_steps": 200, "workers": 1, "threads": 1})
+
+    monkeypatch.setattr(prepare.registry, "preset", small)
+    monkeypatch.setattr(prepare.api, "augment", short)
     monkeypatch.setattr(demo, "DEFAULT_STEPS", 3000)
     ensure = demo.ensure
     monkeypatch.setattr(demo, "ensure", lambda dataset_id, **kwargs: ensure(dataset_id, **kwargs | {"workers": 1}))
