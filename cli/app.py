@@ -142,19 +142,16 @@ def augment(
     with errors(verbose):
         from minari_stitch import api, registry
         from minari_stitch.config import adjust, parse, to_dict
-        from minari_stitch.data.ids import check_output_id
         from minari_stitch.data.provenance import RECORD_KEY
-        from minari_stitch.pool import Pool
         from minari_stitch.progress import Bars
 
-        if output_id is not None:
-            check_output_id(output_id)
         on_gpu = api.chosen_device(device).startswith("cuda")
         transform = registry.preset(method, preset or ("full" if on_gpu else "fast"))
-        transform = api.with_shortcuts(transform, on_gpu, delta=delta, form=form, pairs=pairs)
+        amounts = {"n_steps": steps, "output_id": output_id, "seed": seed, "device": device, "precision": precision}
+        amounts |= {"workers": (os.cpu_count() or 1) if workers is None else workers, "threads": threads}
+        shortcuts = {"delta": delta, "form": form, "pairs": pairs}
+        transform, run = api.plan(transform, shortcuts, **amounts)
         transform = adjust(transform, dict(map(parse, settings or [])))
-        processes = (os.cpu_count() or 1) if workers is None else workers
-        Pool(workers=processes, threads=threads or 1)
         begin = time.monotonic()
         with Bars(err) as progress:
             source = api.read(
@@ -162,7 +159,7 @@ def augment(
                 skip_invalid=skip_invalid,
                 download=download,
                 demo_steps=demo_steps,
-                workers=processes,
+                workers=run.workers,
                 progress=progress,
             )
             if source.skipped.problems:
@@ -173,18 +170,7 @@ def augment(
             if verbose:
                 err.print_json(json.dumps(to_dict(transform)))
             result = api.augment(
-                source,
-                transform,
-                n_steps=steps,
-                output_id=output_id,
-                include_original=include_original,
-                seed=seed,
-                workers=processes,
-                threads=threads,
-                device=device,
-                precision=precision,
-                run_dir=run_dir,
-                progress=progress,
+                source, transform, **amounts, include_original=include_original, run_dir=run_dir, progress=progress
             )
         if as_json:
             print(json.dumps(view.result_json(result, time.monotonic() - begin)))

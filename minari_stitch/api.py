@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from minari_stitch.data import minari_io
 from minari_stitch.data import mix as mixing
 from minari_stitch.data.minari_io import Dataset, MinariDataset
 from minari_stitch.data.mix import Mixed
+from minari_stitch.data.written import Written, check_writable
 from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import ConfigError
 from minari_stitch.pipeline import Augmented
@@ -27,7 +28,7 @@ from minari_stitch.sim.d4rl import Imported
 from minari_stitch.transform import Transform
 
 if TYPE_CHECKING:
-    AnyDataset = str | MinariDataset | Dataset | Augmented
+    AnyDataset = str | MinariDataset | Dataset | Written
     Method = Transform | None
     Reporting = Progress | Literal[False] | None
 else:  # not checked beforehand: what is wrong with them is said below
@@ -52,6 +53,8 @@ def augment(
     precision: Precision | None = None,
     run_dir: str | Path | None = None,
     skip_invalid: bool = False,
+    download: bool = True,
+    demo_steps: int | None = None,
     progress: Reporting = None,
 ) -> Augmented:
     """Write a new Minari dataset of stitched (or otherwise synthetic) episodes made from a dataset.
@@ -68,12 +71,14 @@ def augment(
         output_id: Id of the new dataset; by default the source's name with a suffix, in the next free version.
         include_original: Write the source's own episodes first (the paper's D* = D u D_aug, section 4.2).
         seed: Seed of everything.
-        workers: Processes; the result does not depend on it. More than 1 need a `__main__` guard in a script.
+        workers: Processes; the result does not depend on it.
         threads: Threads of each training process, which change the last bits; by default half the cores.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         precision: Of the diffusion network; by default `bf16` on CUDA and `fp32` elsewhere.
         run_dir: Where models and proposals are kept; by default beside the datasets.
         skip_invalid: Leave invalid episodes out instead of refusing the dataset.
+        download: Fetch a dataset that is not local, and roll out a demo dataset that is not there yet.
+        demo_steps: Environment steps of a demo dataset that is made now; by default 200,000.
         progress: Called as `progress(stage, done, total)`; by default bars on a terminal and in a notebook, and
             False for silence. What it raises ends the work, which the same call takes up again.
 
@@ -89,30 +94,78 @@ def augment(
         >>> made.dataset_id, made.n_steps >= 100
         ('toy/walk-resampled-v0', True)
     """
-    device = chosen_device(str(device))
-    on_gpu = device.startswith("cuda")
-    method = with_shortcuts(transform, on_gpu, delta=delta, form=form, pairs=pairs)
-    if n_steps is not None and n_steps < 1:
-        raise ConfigError(f"n_steps={n_steps} is not possible: ask for at least 1")
-    if output_id is not None:
-        minari_io.check_output_id(output_id)
-    options = {} if threads is None else {"threads": threads}
+    method, run = plan(
+        transform,
+        {"delta": delta, "form": form, "pairs": pairs},
+        n_steps=n_steps,
+        output_id=output_id,
+        seed=seed,
+        workers=workers,
+        threads=threads,
+        device=device,
+        precision=precision,
+    )
     with _reports(progress) as report:
-        run = Run(
-            directory=Path(),
-            seed=seed,
-            device=device,
-            precision=precision or ("bf16" if on_gpu else "fp32"),
+        source = read(
+            dataset,
+            skip_invalid=skip_invalid,
+            download=download,
+            demo_steps=demo_steps,
             workers=workers,
-            progress=report,
-            **options,
+            progress=report or False,
         )
-        source = read(dataset, skip_invalid=skip_invalid, workers=workers, progress=report or False)
         directory = pipeline.default_run_directory(source) if run_dir is None else Path(run_dir)
-        run = replace(run, directory=directory)
+        run = replace(run, directory=directory, progress=report)
         return pipeline.augment(
             source, method, run, n_steps=n_steps, output_id=output_id, include_original=include_original
         )
+
+
+def plan(
+    transform: Transform | None,
+    shortcuts: Mapping[str, Any],
+    *,
+    n_steps: int | None,
+    output_id: str | None,
+    seed: int,
+    workers: int,
+    threads: int | None,
+    device: str | torch.device,
+    precision: Precision | None,
+) -> tuple[Transform, Run]:
+    """What `augment` will do, checked before any dataset is fetched, rolled out or read.
+
+    Returns:
+        The method, by default DiffStitch at the size for the device, with shortcuts put in their place; and the run,
+        without its directory.
+
+    Raises:
+        StitchError: Something is not possible.
+    """
+    device = chosen_device(str(device))
+    on_gpu = device.startswith("cuda")
+    pipeline.check_amount(n_steps)
+    if output_id is not None:
+        minari_io.check_output_id(output_id)
+    options: dict[str, Any] = {} if threads is None else {"threads": threads}
+    run = Run(
+        directory=Path(),
+        seed=seed,
+        device=device,
+        precision=precision or ("bf16" if on_gpu else "fp32"),
+        workers=workers,
+        **options,
+    )
+    transform = DiffStitch.preset("full" if on_gpu else "fast") if transform is None else transform
+    if not isinstance(transform, Transform):
+        kind = f"the class {transform.__name__}" if isinstance(transform, type) else f"a {type(transform).__name__}"
+        raise ConfigError(f"transform is {kind}: give an instance, such as DiffStitch() or DiffStitch.preset('fast')")
+    given = {name: value for name, value in shortcuts.items() if value is not None}
+    if unknown := [name for name in given if name not in transform.shortcuts]:
+        raise ConfigError(f"{', '.join(unknown)} is not possible with {transform.name}, which has no such setting")
+    method = adjust(transform, {transform.shortcuts[name]: value for name, value in given.items()})
+    check_writable()
+    return method, run
 
 
 @checked
@@ -177,6 +230,7 @@ def mix(
         raise ConfigError(f"datasets={datasets!r} is not possible: give a list, such as [{datasets!r}]")
     if output_id is not None:
         minari_io.check_output_id(output_id)
+    check_writable()
     with _reports(progress) as report:
         sources = [
             read(dataset, skip_invalid=skip_invalid, keep_infos=True, progress=report or False) for dataset in datasets
@@ -213,6 +267,7 @@ def import_d4rl(file: str | Path, *, env: str, dataset_id: str | None = None, pr
         Traceback (most recent call last):
         minari_stitch.errors.DatasetNotFoundError: There is no file missing.hdf5. Check the path.
     """
+    check_writable()
     with _reports(progress) as report:
         write = report and partial(report, "write")
         return d4rl.import_d4rl(Path(file), env=env, dataset_id=dataset_id, progress=write)
@@ -235,7 +290,7 @@ def read(
         dataset: Minari dataset id, a `demo/` id, which is rolled out on first use, an open `minari.MinariDataset`, or
             what `augment` returned.
         skip_invalid: Leave invalid episodes out instead of refusing the dataset.
-        download: Fetch what is not local.
+        download: Fetch what is not local, and roll out a demo dataset that is not there yet.
         keep_infos: Keep infos and episode metadata.
         demo_steps: Environment steps of a demo dataset that is made now; by default 200,000.
         workers: Processes that roll a demo dataset out.
@@ -254,9 +309,9 @@ def read(
     """
     if isinstance(dataset, Dataset):
         return dataset
-    if isinstance(dataset, Augmented):
+    if isinstance(dataset, Written):
         dataset = dataset.dataset_id
-    if isinstance(dataset, str) and demo.is_demo_id(dataset):
+    if isinstance(dataset, str) and download and demo.is_demo_id(dataset):
         with _reports(progress) as report:
             made = report and partial(report, "roll out")
             demo.ensure(dataset, n_steps=demo_steps, workers=workers, progress=made)
@@ -270,22 +325,6 @@ def chosen_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
-
-
-def with_shortcuts(transform: Transform | None, on_gpu: bool, **values: Any) -> Transform:
-    """The method, by default DiffStitch at the size for the device, with shortcuts put in their place.
-
-    Raises:
-        ConfigError: It is no transform, or has no such setting.
-    """
-    transform = DiffStitch.preset("full" if on_gpu else "fast") if transform is None else transform
-    if not isinstance(transform, Transform):
-        kind = f"the class {transform.__name__}" if isinstance(transform, type) else f"a {type(transform).__name__}"
-        raise ConfigError(f"transform is {kind}: give an instance, such as DiffStitch() or DiffStitch.preset('fast')")
-    given = {name: value for name, value in values.items() if value is not None}
-    if unknown := [name for name in given if name not in transform.shortcuts]:
-        raise ConfigError(f"{', '.join(unknown)} is not possible with {transform.name}, which has no such setting")
-    return adjust(transform, {transform.shortcuts[name]: value for name, value in given.items()})
 
 
 @contextlib.contextmanager

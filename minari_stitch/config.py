@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_ar
 import numpy as np
 import pydantic
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from minari_stitch.errors import ConfigError, StitchError
 
@@ -26,7 +27,8 @@ C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-Count = Annotated[int, Field(ge=1)]
+_MOST = 2**31
+Count = Annotated[int, Field(ge=1, lt=_MOST)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -35,7 +37,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 """In (0, 1]."""
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of"}
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field, Field))
@@ -73,6 +75,8 @@ def settings(cls: type[T]) -> type[T]:
             raise _named(error) from None
 
     made.__init__ = __init__
+    lines = [f"    {name}: {' '.join((field.description or '').split())}" for name, field in _fields(made)]
+    made.__doc__ = "\n".join([(cls.__doc__ or "").rstrip(), "", "Attributes:", *lines])
     return made
 
 
@@ -109,7 +113,7 @@ class Setting:
 
 def describe(config: Any, prefix: str = "") -> Iterator[Setting]:
     """Yield every setting of a configuration, nested ones by their dotted names."""
-    for name, field in type(config).__pydantic_fields__.items():
+    for name, field in _fields(type(config)):
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
             yield from describe(value, f"{prefix}{name}.")
@@ -129,7 +133,7 @@ def adjust(config: C, changes: Mapping[str, Any], *, within: str = "") -> C:
     Raises:
         ConfigError: There is no such setting, or the value does not fit it or the other settings.
     """
-    names = list(type(config).__pydantic_fields__)  # type: ignore[attr-defined]
+    names = [name for name, _ in _fields(type(config))]
     values: dict[str, Any] = {}
     inner: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
@@ -165,7 +169,7 @@ def parse(assignment: str) -> tuple[str, Any]:
         raise ConfigError(f"{assignment!r} is not a setting: write name=value, such as stitch.pairs=paper")
     try:
         return name, ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return name, text
 
 
@@ -192,6 +196,17 @@ def key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def _fields(cls: type) -> list[tuple[str, FieldInfo]]:
+    """Names and descriptions.
+
+    Raises:
+        ConfigError: The class is not decorated with `settings`.
+    """
+    if "__pydantic_fields__" not in vars(cls):
+        raise ConfigError(f"{cls.__name__} has no settings: decorate the class with minari_stitch.settings")
+    return list(cls.__pydantic_fields__.items())  # type: ignore[attr-defined]
+
+
 def _plain(value: Any) -> Any:
     """NumPy's scalars as Python's, which pydantic takes for nothing else."""
     return value.item() if isinstance(value, np.generic) else value
@@ -215,8 +230,12 @@ def _named(error: ValidationError, depth: int | None = None) -> StitchError:
 
 def _kind(annotation: Any, metadata: list[Any]) -> str:
     """A field's type in words."""
-    bounds = [f"{sign} {getattr(part, name):g}" for part in metadata for name, sign in _BOUNDS.items()
-              if getattr(part, name, None) is not None]  # fmt: skip
+    bounds = [
+        f"{sign} {bound:g}"
+        for part in metadata
+        for name, sign in _BOUNDS.items()
+        if (bound := getattr(part, name, None)) is not None and bound < _MOST
+    ]
     if get_origin(annotation) is Annotated:
         annotation, *inner = get_args(annotation)
         return _kind(annotation, [part for extra in inner for part in getattr(extra, "metadata", [extra])])

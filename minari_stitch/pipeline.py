@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,22 +14,19 @@ import numpy as np
 from minari_stitch.config import to_dict
 from minari_stitch.data import minari_io
 from minari_stitch.data.ids import datasets_path
-from minari_stitch.data.minari_io import Dataset, MinariDataset
+from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.provenance import RECORD_KEY, original
+from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError, InvalidDataError, LowAcceptanceError
 from minari_stitch.run import Run
-from minari_stitch.transform import Transform
+from minari_stitch.transform import Sample, Transform
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augmented:
-    """What a run wrote.
+class Augmented(Written):
+    """What a run wrote; `n_steps` and `n_episodes` count what was made, without originals.
 
     Attributes:
-        dataset_id: Id of the new dataset.
-        path: Its folder.
-        n_steps: Steps of the episodes that were made.
-        n_episodes: Episodes that were made.
         report: The transform's report.
 
     Example:
@@ -39,19 +36,7 @@ class Augmented:
         True
     """
 
-    dataset_id: str
-    path: Path
-    n_steps: int
-    n_episodes: int
     report: Mapping[str, Any]
-
-    def load(self) -> MinariDataset:
-        """Open the dataset as Minari does.
-
-        Raises:
-            DatasetNotFoundError: It is no longer there.
-        """
-        return minari_io.load(self.dataset_id)
 
 
 def default_run_directory(dataset: Dataset) -> Path:
@@ -84,8 +69,7 @@ def augment(
     Raises:
         StitchError: One of its kinds, each with a remedy; nothing is left behind.
     """
-    if n_steps is not None and n_steps < 1:
-        raise ConfigError(f"n_steps={n_steps} is not possible: ask for at least 1")
+    check_amount(n_steps)
     output_id = output_id or minari_io.next_id(dataset.dataset_id, transform.suffix)
     minari_io.check_output_id(output_id)
     episodes = dataset.episodes
@@ -105,7 +89,7 @@ def augment(
         "n_steps": sample.n_steps,
         "n_episodes": sample.n_episodes,
     }
-    parts = sample.parts()
+    parts = _counted(sample, transform.name)
     total = sample.n_episodes
     if include_original:
         parts = itertools.chain(original(episodes, dataset.episode_ids.tolist(), transform.gamma), parts)
@@ -118,6 +102,16 @@ def augment(
         n_episodes=sample.n_episodes,
         report=sample.report,
     )
+
+
+def check_amount(n_steps: int | None) -> None:
+    """Refuse to write nothing.
+
+    Raises:
+        ConfigError: The amount is below 1.
+    """
+    if n_steps is not None and n_steps < 1:
+        raise ConfigError(f"n_steps={n_steps} is not possible: ask for at least 1")
 
 
 def refilter(dataset: Dataset, delta: float, *, output_id: str | None = None) -> Augmented:
@@ -135,6 +129,8 @@ def refilter(dataset: Dataset, delta: float, *, output_id: str | None = None) ->
     """
     dataset_id = dataset.dataset_id
     record = stitch_record(dataset)
+    if not all("augmented" in about for about in dataset.episodes.metadata):
+        raise InvalidDataError(f"{dataset_id!r} was read without its infos: give its id, or read it with keep_infos")
     qualify = record["config"].get("qualify", {"delta": np.inf})
     augmented = np.array([metadata["augmented"] for metadata in dataset.episodes.metadata])
     metadata = [about for about in dataset.episodes.metadata if about["augmented"]]
@@ -183,6 +179,23 @@ def stitch_record(dataset: Dataset) -> dict[str, Any]:
             f"{dataset.dataset_id!r} was not written by minari-stitch: give the id of an augmented dataset"
         )
     return dict(record)
+
+
+def _counted(sample: Sample, name: str) -> Iterator[dict[str, Any]]:
+    """The episodes of a sample, which must be as many as it says.
+
+    Raises:
+        InvalidDataError: They are not.
+    """
+    steps = episodes = 0
+    for part in sample.parts():
+        steps, episodes = steps + len(part["rewards"]), episodes + 1
+        yield part
+    if (steps, episodes) != (sample.n_steps, sample.n_episodes):
+        raise InvalidDataError(
+            f"method {name} says that it made {sample.n_episodes} episodes of {sample.n_steps} steps, but yields "
+            f"{episodes} of {steps}: mend its Sample"
+        )
 
 
 def _write(dataset: Dataset, parts: Any, output_id: str, record: dict[str, Any], progress: Any) -> Path:

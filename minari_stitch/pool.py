@@ -1,7 +1,8 @@
 """Worker processes: one class that owns them, for whatever is cut into independent jobs.
 
 Workers are spawned, know the job from their start, use a fixed number of threads, follow their parent into death,
-and leave Ctrl-C to it. Nothing that somebody else started is ever touched.
+and leave Ctrl-C to it. Nothing that somebody else started is ever touched. A script is run again in its workers only if
+it defines a part of the job; otherwise it needs no `__main__` guard.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import multiprocessing.connection
 import os
 import pickle
 import signal
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -40,7 +43,7 @@ class Pool:
     """Runs a job for many arguments, in this process or in several of its own.
 
     Attributes:
-        workers: Processes; 1 stays in this one, more need the `__main__` guard in a script.
+        workers: Processes; 1 stays in this one.
         threads: Of each process, this one included: the split of a sum over threads changes its last bits.
         progress: Called in this process with what the jobs report.
 
@@ -76,11 +79,12 @@ class Pool:
                 for args in arguments:
                     yield job(*args, self.progress)
             return
-        context = _OwnContext()
+        payload = pickle.dumps(job)
+        context = _OwnContext(with_main=b"__main__" in payload)
         # A pipe, not a queue: the end of a pipe whose writers are gone is seen even in the middle of a message.
         reader, writer = context.Pipe(duplex=False)
         ears = _Listener(reader, self.progress, context)
-        setup = (writer, context.Lock(), self.threads, pickle.dumps(job))
+        setup = (writer, context.Lock(), self.threads, payload)
         pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=setup)
         try:
             pending: list[Future[T]] = []
@@ -94,8 +98,9 @@ class Pool:
             if ears.failure is not None:
                 raise ears.failure from None
             raise WorkerError(
-                "a worker process died: perhaps memory ran out, then use fewer workers; or a script starts work "
-                'outside `if __name__ == "__main__":`. What is finished is kept, run the same again.'
+                "a worker process died: perhaps memory ran out, then use fewer workers; or a script that defines a "
+                'transform starts work outside `if __name__ == "__main__":`. What is finished is kept, run the same '
+                "again."
             ) from error
         except BaseException:
             # All that jobs keep is written atomically.
@@ -109,15 +114,27 @@ class Pool:
             raise ears.failure
 
 
+class _Unrelated(SpawnContext.Process):
+    """A process that does not run the caller's script, which would do its work once more."""
+
+    def start(self) -> None:
+        main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = main
+
+
 class _OwnContext(SpawnContext):
     """Spawns processes and remembers them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_main: bool) -> None:
         super().__init__()
         self.started: list[BaseProcess] = []
+        self._kind = SpawnContext.Process if with_main else _Unrelated
 
     def Process(self, *args: Any, **kwargs: Any) -> BaseProcess:  # noqa: N802 - multiprocessing's name
-        process = SpawnContext.Process(*args, **kwargs)
+        process = self._kind(*args, **kwargs)
         self.started.append(process)
         return process
 

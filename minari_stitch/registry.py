@@ -38,8 +38,13 @@ def transform_class(name: str) -> type[Transform]:
             f"method {name!r} cannot be loaded from {points[name].value} ({type(error).__name__}: {error}): reinstall "
             "or remove the package that provides it"
         ) from error
+    several = {point.value for point in entry_points(group=GROUP, name=name)}
+    if len(several) > 1:
+        raise ConfigError(f"method {name!r} is provided twice, by {' and '.join(sorted(several))}: remove one package")
     if not (isinstance(loaded, type) and issubclass(loaded, Transform)):
         raise ConfigError(f"method {name!r} is {points[name].value}, which is not a class derived from Transform")
+    if missing := [what for what in ("name", "suffix") if not isinstance(getattr(loaded, what, None), str)]:
+        raise ConfigError(f"method {name!r} has no {' and no '.join(missing)}: give {points[name].value} one")
     return loaded
 
 

@@ -24,7 +24,7 @@ from minari_stitch.errors import (
     DatasetNotFoundError,
     InvalidDataError,
     StitchError,
-    WorkerError,
+    StorageError,
 )
 
 TINY = adjust(ms.DiffStitch(), dict(map(parse, toy.TINY[1::2])))
@@ -215,6 +215,41 @@ def test_a_dataset_that_is_gone_is_named(datasets_path):
         ms.augment(dataset, TINY, progress=False)
 
 
+def test_everything_is_checked_before_a_demo_dataset_is_rolled_out(datasets_path, monkeypatch):
+    def ensure(*args, **kwargs):
+        raise AssertionError("too early")
+
+    monkeypatch.setattr("minari_stitch.sim.demo.ensure", ensure)
+    for wrong in (
+        {"n_steps": 0},
+        {"seed": -1},
+        {"device": "foo"},
+        {"threads": 0},
+        {"output_id": "nice"},
+        {"delta": -1},
+    ):
+        with pytest.raises(StitchError):
+            ms.augment(toy.DEMO, progress=False, **wrong)
+    for words in (["--steps", 0], ["--seed", -1], ["--device", "foo"], ["--threads", 0], ["--set", "stitch.pool=0"]):
+        result = toy.invoke("augment", toy.DEMO, *words)
+        assert result.exit_code == 1 and "ConfigError" in result.stderr, (words, result.output)
+    with pytest.raises(DatasetNotFoundError):  # and nothing is rolled out to be filtered
+        ms.filter(toy.DEMO, delta=1)
+    (datasets_path.parent / "file").touch()
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets_path.parent / "file"))
+    with pytest.raises(StorageError, match="Make it writable"):
+        ms.augment(toy.DEMO, progress=False)
+
+
+def test_what_is_written_is_taken_like_a_dataset(stitched):
+    half = ms.mix([toy.ID], fraction=0.5, progress=False)
+    assert half.load().total_steps == half.n_steps
+    again = ms.augment(half, ms.Resample(), n_steps=40, progress=False)
+    assert again.dataset_id == "toy/walk-50pct-resampled-v0"
+    with pytest.raises(InvalidDataError, match="read without its infos"):
+        ms.filter(ms.read(toy.STITCHED), delta=1)
+
+
 def test_what_cannot_be_filtered_or_mixed_is_named(stitched):
     with pytest.raises(InvalidDataError, match="'toy/walk-v0' was not written by minari-stitch"):
         ms.filter(toy.ID, delta=1)
@@ -297,13 +332,13 @@ def test_an_interactive_process_needs_none_either():
     assert "Traceback" not in done.stderr
 
 
-def test_several_workers_without_a_guard_are_explained(tmp_path):
+def test_several_workers_need_no_guard_and_run_nothing_twice(tmp_path):
     toy.write()
     script = tmp_path / "script.py"
-    script.write_text(STITCH.format(settings=toy.TINY[1::2], workers=2))
+    script.write_text(SCRIPT + STITCH.format(settings=toy.TINY[1::2], workers=2))
     done = toy.run(sys.executable, script)
-    assert done.returncode == 1 and f"{WorkerError.__name__}: a worker process died" in done.stderr
-    assert "__main__" in done.stderr.splitlines()[-1]
+    assert done.returncode == 0, done.stderr
+    assert sorted(minari_io.local_ids()) == [toy.ID, *(f"toy/walk-resampled-v{n}" for n in (0, 1)), toy.STITCHED]
 
 
 def test_progress_is_drawn_by_default_on_a_terminal_only(capfd):

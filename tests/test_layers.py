@@ -18,6 +18,7 @@ LAYERS = [
     {"data.validation", "data.provenance"},
     {"data.dataset"},
     {"data.minari_io"},
+    {"data.written"},
     {"data.d4rl_rows", "data.mix"},
     {"sim.behaviour"},
     {"sim.d4rl", "sim.demo", "sim.poses"},

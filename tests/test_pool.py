@@ -225,3 +225,30 @@ def test_workers_do_not_outlive_their_parent(tmp_path, signal):
         assert "InvalidStateError" not in said
     finally:
         parent.kill()
+
+
+OWN = """
+import sys
+sys.path.insert(0, {tests!r})
+from minari_stitch.pool import Pool
+from test_pool import square
+
+print("once")
+print(list(Pool(workers=2).map(square, [(1,), (2,)])))
+"""
+
+
+def square(number, progress):
+    return number * number
+
+
+def test_a_script_is_not_run_again_in_its_workers(tmp_path):
+    """So it needs no guard, unless it defines what the workers do."""
+    script = tmp_path / "script.py"
+    script.write_text(OWN.format(tests=str(Path(__file__).parent)))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "once\n[1, 4]\n"), done.stderr
+    own = OWN.replace("from test_pool import square", "def square(number, progress): return number * number")
+    script.write_text(own.format(tests=""))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 1 and "WorkerError: a worker process died" in done.stderr

@@ -1,16 +1,17 @@
 """A transform from outside: one module, one class, one entry point."""
 
+import dataclasses
 import importlib
-import importlib.metadata
 import json
 import sys
 
 import pytest
 import toy
 
+import minari_stitch as ms
 from minari_stitch import registry
 from minari_stitch.data import minari_io
-from minari_stitch.errors import ConfigError
+from minari_stitch.errors import ConfigError, InvalidDataError
 
 MODULE = '''
 import numpy as np
@@ -133,3 +134,42 @@ def test_a_broken_one_is_named_and_spoils_no_other(outside, point, message):
         registry.transform_class("magic")
     for name in ("best episodes", "SER"):
         assert registry.from_record({"method": name, "config": {}}).name == name
+
+
+def test_a_name_that_two_packages_give_is_refused(outside):
+    outside(synther="best_episodes:Best")
+    with pytest.raises(ConfigError, match="'synther' is provided twice, by best_episodes:Best and minari_stitch"):
+        registry.transform_class("synther")
+
+
+def test_a_class_without_settings_or_names_is_named(outside, tmp_path):
+    folder = tmp_path / "elsewhere"
+    (folder / "careless.py").write_text(
+        "import minari_stitch as ms\n"
+        "class Nameless(ms.Transform):\n    def fit(self, dataset, run): ...\n"
+        "class Bare(ms.Transform):\n    name, suffix = 'bare', 'bare'\n    def fit(self, dataset, run): ...\n"
+    )
+    outside(nameless="careless:Nameless", bare="careless:Bare")
+    with pytest.raises(ConfigError, match="'nameless' has no name and no suffix"):
+        registry.transform_class("nameless")
+    listed = command("settings", "bare")
+    assert listed.returncode == 1 and "Bare has no settings: decorate the class" in " ".join(listed.stderr.split())
+
+
+def test_a_sample_that_says_what_it_does_not_hold_is_refused(outside, datasets_path):
+    import best_episodes
+
+    toy.write()
+
+    class Liar(best_episodes.Best):
+        def fit(self, dataset, run):
+            fitted = super().fit(dataset, run)
+            real = fitted.sample
+            fitted.sample = lambda n_steps: dataclasses.replace(real(n_steps), n_steps=7)
+            return fitted
+
+    with pytest.raises(
+        InvalidDataError, match="best episodes says that it made 3 episodes of 7 steps, but yields 3 of"
+    ):
+        ms.augment(toy.ID, ms.settings(Liar)(), n_steps=50, progress=False)
+    assert minari_io.local_ids() == [toy.ID]

@@ -53,5 +53,8 @@ def test_precision_is_that_of_the_arithmetic(tmp_path):
 
 def test_a_gpu_works_in_this_process(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="'cuda:9' is not there: torch sees 1, cuda:0 to cuda:0"):
+        Run(directory=tmp_path, device="cuda:9")
     assert Run(directory=tmp_path, device="cuda", workers=8).pool().workers == 1
     assert Run(directory=tmp_path, workers=3).pool(threads=2).workers == 3

@@ -20,6 +20,7 @@ from minari_stitch.baselines.judged import FittedRollouts, JudgedJob
 from minari_stitch.baselines.rollouts import End, Rollouts
 from minari_stitch.config import Count, NonNegative, Positive, Share, settings
 from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.storage import reading
 from minari_stitch.errors import ConfigError
 from minari_stitch.learn.judging import JudgeConfig
 from minari_stitch.learn.loop import FitConfig, save_atomically
@@ -228,7 +229,8 @@ class TATUJob(JudgedJob):
         config, tables, scales, units = self.transform, self.tables, self.scales, self._units
         ensemble, policy, judges, ends = self.nets
         device = torch.device(self.device)
-        limits = torch.load(self.network("limits"), weights_only=True)
+        with reading(self.network("limits")):
+            limits = torch.load(self.network("limits"), weights_only=True)
         elites = limits["order"][: config.elites].to(device)
         generator = chunk_generator(self.seed, number, device)
         shape = (config.chunk,)

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy as np
 from minari_stitch.data import minari_io
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.storage import plain_attributes
+from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError, InvalidDataError
 
 MIX_KEY = "minari_stitch_mix"
@@ -32,21 +32,13 @@ _STANDARD = {"description", "algorithm_name", *_JOINED, *_AGREED, *_SCORES}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixed:
+class Mixed(Written):
     """What `mix` wrote.
 
     Attributes:
-        dataset_id: Id of the new dataset.
-        path: Its folder.
-        n_episodes: Episodes.
-        n_steps: Steps.
         sources: For each source its id, fingerprint, and the episodes and steps used and there.
     """
 
-    dataset_id: str
-    path: Path
-    n_episodes: int
-    n_steps: int
     sources: Sequence[Mapping[str, Any]]
 
 

@@ -74,7 +74,7 @@ class ModelConfig:
     members: Count = 4
     """Dynamics networks. The last `judges` of them only qualify and never repair (paper: 1; released code: 7)."""
     judges: Count = 2
-    """Dynamics networks that qualification listens to; all of them where nothing is repaired or drawn twice."""
+    """Dynamics networks that qualification listens to, the last ones; they may be all where none repairs or chooses."""
     dynamics: FitConfig = field(default_factory=lambda: FitConfig(steps=10_000, batch_size=256, learning_rate=1e-3))
     """Training of f_omega."""
     inverse: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch_size=256, learning_rate=1e-3))

@@ -108,9 +108,10 @@ class Verdict:
 def choose_pairs(source: Source, config: StitchConfig, count: int, generator: torch.Generator) -> Candidates:
     """Draw `count` source states, and targets for each, by the strategy `config.pairs`.
 
-    `paper`: a random low-return state and one random high-return state (section 4.1). `reference`: sources of
-    high return, 512 targets of the highest 2 % (released code). `reach`: one wide pool of high-return targets,
-    shared by all pairs, from which the step estimation takes the one that the dream comes closest to.
+    `paper`: a random low-return state and one random high-return state (section 4.1). `reference`: sources of high
+    return, `config.pool` targets of the highest for each (released code: 512 of 2 %). `reach`: one wide pool of
+    high-return targets, shared by all pairs, from which the step estimation takes the one that the dream comes
+    closest to.
     """
     starts = source.starts(config)
     picks = torch.randint(len(starts), (count,), device=starts.device, generator=generator)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.storage import reading
+from minari_stitch.errors import NothingToStitchError
 from minari_stitch.learn.loop import FitConfig, FitResult, save_atomically, train
 from minari_stitch.learn.scales import Scales
 from minari_stitch.learn.seeds import seeded
@@ -134,8 +135,14 @@ def load_weights(net: nn.Module, path: Path, device: torch.device | str) -> Any:
 
 
 def split(episodes: Episodes, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Step rows to train on and held out: whole episodes, or the last steps of a dataset of few episodes."""
+    """Step rows to train on and held out: whole episodes, or the last steps of a dataset of few episodes.
+
+    Raises:
+        NothingToStitchError: No row is left to train on.
+    """
     held = _held_out(episodes, seeded([seed], device)).to(device)
+    if held.all():
+        raise NothingToStitchError(f"{episodes.n_steps} steps are too few to learn from: use a dataset with more")
     return (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
 
 

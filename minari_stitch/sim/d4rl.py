@@ -23,6 +23,7 @@ from gymnasium.envs.registration import EnvSpec
 from minari_stitch.data import minari_io
 from minari_stitch.data.d4rl_rows import ROUNDING, Cut, episodes, read_rows
 from minari_stitch.data.spaces import FlatSpace
+from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError, DatasetIdError, DatasetNotFoundError, InvalidDataError, StitchError
 from minari_stitch.sim.behaviour import make_env
 
@@ -65,23 +66,15 @@ BENCHMARKS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imported:
+class Imported(Written):
     """What an import wrote.
 
     Attributes:
-        dataset_id: Id of the new dataset.
-        path: Its folder.
-        env_id: Its environment.
-        n_episodes: Episodes.
-        n_steps: Steps.
+        env_id: Gymnasium id of its environment.
         record: What became of the file's rows, as kept in the metadata.
     """
 
-    dataset_id: str
-    path: Path
     env_id: str
-    n_episodes: int
-    n_steps: int
     record: Mapping[str, Any]
 
 
