@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from importlib import resources
+from pathlib import Path
 
 import minari
 import numpy as np
