@@ -164,7 +164,7 @@ def test_the_report_prints_a_suite(tmp_path, capsys):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("suite", [*PAPER, "figure5", "methods"])
 def test_a_suite_runs_end_to_end(suite, tmp_path, monkeypatch):
-    """Real environments and the real command line, with tiny datasets, networks and budgets."""
+    """Real environments and real augmentation, with tiny datasets, networks and budgets."""
     from minari_stitch.sim import demo
 
     augment, preset = prepare.api.augment, registry.preset
