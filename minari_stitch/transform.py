@@ -18,6 +18,10 @@ from minari_stitch.data.minari_io import Dataset
 from minari_stitch.errors import ConfigError
 from minari_stitch.run import Run
 
+PATIENCE = 512
+"""Proposals after which a method may give up."""
+LOWEST_ACCEPTANCE = 0.01
+"""Share of proposals that must qualify for it to go on."""
 Size = Literal["fast", "full", "paper"]
 """`fast` takes minutes on two CPU cores, `full` is for a GPU, `paper` has the sizes of the method's own paper."""
 

@@ -16,10 +16,7 @@ from minari_stitch.learn.seeds import seeded
 from minari_stitch.learn.tables import Tables, load_weights, train_rows
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
-from minari_stitch.transform import Sample
-
-_PATIENCE = 512
-_LOWEST_ACCEPTANCE = 0.01
+from minari_stitch.transform import LOWEST_ACCEPTANCE, PATIENCE, Sample
 
 
 class JudgedJob(Job):
@@ -92,7 +89,7 @@ class FittedRollouts:
 
     def _require_acceptance(self, parts: list[Rollouts], steps: int, n_steps: int) -> None:
         made, kept = sum(map(len, parts)), sum(int((part.length > 0).sum()) for part in parts)
-        if made >= _PATIENCE and kept < _LOWEST_ACCEPTANCE * made:
+        if made >= PATIENCE and kept < LOWEST_ACCEPTANCE * made:
             raise LowAcceptanceError(
                 f"only {kept} of {made} rollouts of {self.job.transform.name} have a step that the models trust, which "
                 f"gave {steps:,} of {n_steps:,} steps: lower strictness, or train longer with preset full"

@@ -25,10 +25,7 @@ from minari_stitch.errors import ConfigError, LowAcceptanceError, NothingToStitc
 from minari_stitch.job import Job
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
-from minari_stitch.transform import Sample, Transform
-
-_PATIENCE = 512
-_LOWEST_ACCEPTANCE = 0.01
+from minari_stitch.transform import LOWEST_ACCEPTANCE, PATIENCE, Sample, Transform
 
 
 @settings
@@ -201,7 +198,7 @@ class FittedDiffStitch:
             yield from stitched(self.dataset.episodes, ids, proposals, spans, accepted, discount=gamma)
 
     def _require_acceptance(self, report: StitchReport, steps: int, n_steps: int) -> None:
-        if report.proposed < _PATIENCE or report.accepted >= _LOWEST_ACCEPTANCE * report.proposed:
+        if report.proposed < PATIENCE or report.accepted >= LOWEST_ACCEPTANCE * report.proposed:
             return
         others = ", ".join(f"{delta}: {share:.1%}" for delta, share in report.acceptance.items())
         raise LowAcceptanceError(
