@@ -54,11 +54,10 @@ class Run:
         there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if kind not in there:
             raise ConfigError(f"device={self.device!r} is not supported: use cpu, cuda or mps")
-        if kind == "cuda" and there[kind] and (torch.device(self.device).index or 0) >= torch.cuda.device_count():
-            count = torch.cuda.device_count()
-            raise ConfigError(f"device={self.device!r} is not there: torch sees {count}, cuda:0 to cuda:{count - 1}")
         if not there[kind]:
             raise ConfigError(f"device={self.device!r} is not there: torch sees no {kind.upper()} device; use cpu")
+        if kind == "cuda" and (torch.device(self.device).index or 0) >= (count := torch.cuda.device_count()):
+            raise ConfigError(f"device={self.device!r} is not there: torch sees {count}, cuda:0 to cuda:{count - 1}")
         if self.precision not in get_args(Precision):
             raise ConfigError(f"precision={self.precision!r} is not possible: use {' or '.join(get_args(Precision))}")
         if not 0 <= self.seed < 2**63:
