@@ -90,7 +90,7 @@ def augment(
     ] = None,
     steps: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Steps to write \\[default: as many as the source has]."),
+        typer.Option(help="Steps to make, of bridges synthetic ones \\[default: as many as the source has]."),
     ] = None,
     form: Annotated[
         Optional[Literal["full", "bridge"]],  # noqa: UP045

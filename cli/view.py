@@ -38,9 +38,10 @@ def _table(title: str | None, *columns: str) -> Table:
 
 def print_result(console: Console, source: Dataset, result: Augmented, seconds: float) -> None:
     """Print the summary of an augmentation and what to type next."""
-    table = _table(None, "Dataset", "# Episodes", "# Steps")
-    table.add_row(source.dataset_id, f"{len(source.episodes):,}", f"{source.episodes.n_steps:,}")
-    table.add_row(result.dataset_id, f"[green]{result.n_episodes:,}[/]", f"[green]{result.n_steps:,}[/]")
+    table = _table(None, "Dataset", "# Episodes", "# Steps", "# Synthetic")
+    table.add_row(source.dataset_id, f"{len(source.episodes):,}", f"{source.episodes.n_steps:,}", "")
+    made = (f"[green]{count:,}[/]" for count in (result.n_episodes, result.n_steps, result.n_synthetic))
+    table.add_row(result.dataset_id, *made)
     console.print(table)
     _print_outcomes(console, result.report)
     minutes, rest = divmod(round(seconds), 60)
@@ -65,6 +66,7 @@ def result_json(result: Augmented, seconds: float) -> dict[str, Any]:
         "path": str(result.path),
         "n_episodes": result.n_episodes,
         "n_steps": result.n_steps,
+        "n_synthetic": result.n_synthetic,
         "seconds": round(seconds, 2),
         "report": dict(result.report),
     }
@@ -88,6 +90,7 @@ def print_report(console: Console, dataset: Dataset) -> None:
     console.print(made, highlight=False)
     console.print(
         f"{record['n_episodes']:,} episodes made, {record['n_steps']:,} steps"
+        + (f", {record['n_synthetic']:,} of them synthetic" if "n_synthetic" in record else "")
         + (
             f"; {len(dataset.episodes) - record['n_episodes']:,} original episodes"
             if record["include_original"]

@@ -67,7 +67,7 @@ def augment(
         delta: Largest error of a bridge: squared distance, summed over dimensions, in standardised state space.
         form: Whole stitched episodes, or only each bridge with a little real context.
         pairs: How targets are chosen, see `StitchConfig`.
-        n_steps: Environment steps to write at least; by default as many as the source has.
+        n_steps: Steps to make at least, with `form="bridge"` synthetic ones; by default as many as the source has.
         output_id: Id of the new dataset; by default the source's name with a suffix, in the next free version.
         include_original: Write the source's own episodes first (the paper's D* = D u D_aug, section 4.2).
         seed: Seed of everything.

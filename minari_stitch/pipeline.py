@@ -27,6 +27,7 @@ class Augmented(Written):
     """What a run wrote; `n_steps` and `n_episodes` count what was made, without originals.
 
     Attributes:
+        n_synthetic: Steps that a model made.
         report: The transform's report.
 
     Example:
@@ -36,6 +37,7 @@ class Augmented(Written):
         True
     """
 
+    n_synthetic: int
     report: Mapping[str, Any]
 
 
@@ -59,7 +61,7 @@ def augment(
         dataset: The source, see `minari_io.read`.
         transform: The method with its settings.
         run: Where and how to work.
-        n_steps: Synthetic steps; by default as many as the source has.
+        n_steps: Steps to make, with `form="bridge"` synthetic ones; by default as many as the source has.
         output_id: Id of the new dataset; by default the source's name with a suffix, in the next free version.
         include_original: Write the source's own episodes first (the paper's D* = D u D_aug).
 
@@ -88,6 +90,7 @@ def augment(
         "report": dict(sample.report),
         "n_steps": sample.n_steps,
         "n_episodes": sample.n_episodes,
+        "n_synthetic": sample.n_steps if sample.n_synthetic is None else sample.n_synthetic,
     }
     parts = _counted(sample, transform.name)
     total = sample.n_episodes
@@ -100,6 +103,7 @@ def augment(
         path=path,
         n_steps=sample.n_steps,
         n_episodes=sample.n_episodes,
+        n_synthetic=record["n_synthetic"],
         report=sample.report,
     )
 
@@ -153,18 +157,20 @@ def refilter(dataset: Dataset, delta: float, *, output_id: str | None = None) ->
             f"no augmented episode of {dataset_id} qualifies at delta {delta:g}: the smallest error is {smallest:.3g}"
         )
     episodes = dataset.episodes.select(kept)
-    n_episodes = int(augmented[kept].sum())
-    n_steps = int(episodes.lengths[augmented[kept]].sum())
+    made = {
+        "n_steps": int(episodes.lengths[augmented[kept]].sum()),
+        "n_episodes": int(augmented[kept].sum()),
+        "n_synthetic": int(episodes.infos["synthetic"][episodes.step_state].sum()),
+    }
     record |= {
         "config": record["config"] | {"qualify": qualify | {"delta": delta}},
         "filtered_from": dataset_id,
-        "n_steps": n_steps,
-        "n_episodes": n_episodes,
+        **made,
     }
     name, _, _ = dataset_id.rpartition("-v")
     output_id = output_id or minari_io.next_id(f"{name}-v0", suffix="")
     path = _write(dataset, episodes, output_id, record, None)
-    return Augmented(dataset_id=output_id, path=path, n_steps=n_steps, n_episodes=n_episodes, report=record["report"])
+    return Augmented(dataset_id=output_id, path=path, report=record["report"], **made)
 
 
 def stitch_record(dataset: Dataset) -> dict[str, Any]:

@@ -34,12 +34,14 @@ class Sample:
         report: What the transform has to say about them, as plain values.
         n_steps: Steps in all.
         n_episodes: Episodes in all.
+        n_synthetic: Steps that a model made; None stands for all of them.
         parts: Yields the episodes, as `Episodes.from_list` takes them, from the start at each call.
     """
 
     report: Mapping[str, Any]
     n_steps: int
     n_episodes: int
+    n_synthetic: int | None = None
     parts: Callable[[], Iterator[dict[str, Any]]]
 
 
@@ -47,7 +49,7 @@ class Fitted(Protocol):
     """A transform that has learned from a dataset."""
 
     def sample(self, n_steps: int) -> Sample:
-        """At least `n_steps` synthetic steps in whole episodes; the same each time."""
+        """Whole episodes of at least `n_steps` steps; the same each time. What counts as one is the method's own."""
         ...
 
 

@@ -209,7 +209,10 @@ def test_bridges_alone_keep_a_little_context(stitched):
     result = toy.augment("--form", "bridge", "--dataset-id", "toy/bridges-v0")
     source, made = read(toy.ID), read("toy/bridges-v0")
     minari_io.check("toy/bridges-v0")
-    assert result["n_steps"] >= source.episodes.n_steps
+    generated = [part["metadata"]["bridge_states"] + 1 for part in made.episodes]
+    assert result["n_synthetic"] == sum(generated) < result["n_steps"] == made.episodes.n_steps
+    wanted = source.episodes.n_steps  # which synthetic steps alone fill
+    assert sum(generated[:-1]) < wanted <= sum(generated)
     for part in made.episodes:
         assert_traceable(source, part, form="bridge")
         assert len(part["rewards"]) <= part["metadata"]["bridge_states"] + 1 + 2 * MARGIN

@@ -126,5 +126,6 @@ def _sample(episodes: Episodes, ids: np.ndarray, discount: float, report: dict) 
         report={"episodes": len(episodes)} | report,
         n_steps=episodes.n_steps,
         n_episodes=len(episodes),
+        n_synthetic=0,
         parts=lambda: original(episodes, ids.tolist(), discount, augmented=True),
     )

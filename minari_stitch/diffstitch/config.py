@@ -130,8 +130,9 @@ class StitchConfig:
     """Scaled return asked for when guided (released code: 0.35 to 0.92)."""
     draws: Count = 1
     """Bridges drawn for each pair; the truest by the repairing networks is kept."""
-    repair_steps: Annotated[int, Field(ge=0)] = 150
-    """Gradient steps that pull a bridge onto the dynamics model; 0 leaves it as generated (paper)."""
+    repair_steps: Annotated[int, Field(ge=0)] = 75
+    """Gradient steps that pull a bridge onto the dynamics model; 0 leaves it as generated (paper). Twice as many cost
+    twice as much and come no closer to the simulator (docs/EXPERIMENTS.md)."""
     discount: Share = 0.99
     """Gamma of returns-to-go."""
     chunk: Count = 64

@@ -155,28 +155,35 @@ class FittedDiffStitch:
     def sample(self, n_steps: int) -> Sample:
         """Propose chunk after chunk until accepted episodes hold `n_steps` steps; count pairs up to the last of them.
 
+        Of bridges written alone only the synthetic steps count: they are what is asked for.
+
         Raises:
             LowAcceptanceError: Fewer than one pair in a hundred qualifies.
         """
-        report, steps, episodes = StitchReport(), 0, 0
+        report, made, written, synthetic, episodes = StitchReport(), 0, 0, 0, 0
         for proposals in self.proposals():
             spans, accepted = self._accepted(proposals)
-            lengths = spans.lengths[accepted]
-            wanted = int(np.searchsorted(lengths.cumsum(), n_steps - steps)) + 1
+            lengths, generated = spans.lengths[accepted], proposals.steps[accepted] + 1
+            counted = lengths if self.transform.form == "full" else generated
+            wanted = int(np.searchsorted(counted.cumsum(), n_steps - made)) + 1
             if wanted <= len(accepted):
-                proposals, lengths = proposals.head(int(accepted[wanted - 1]) + 1), lengths[:wanted]
+                proposals = proposals.head(int(accepted[wanted - 1]) + 1)
             report = report + StitchReport.of(proposals, self.transform.qualify)
-            steps, episodes = steps + int(lengths.sum()), episodes + len(lengths)
+            made += int(counted[:wanted].sum())
+            written += int(lengths[:wanted].sum())
+            synthetic += int(generated[:wanted].sum())
+            episodes += len(lengths[:wanted])
             if self.run.progress is not None:
-                self.run.progress("stitch", min(steps, n_steps), n_steps)
-            if steps >= n_steps:
+                self.run.progress("stitch", min(made, n_steps), n_steps)
+            if made >= n_steps:
                 break
-            self._require_acceptance(report, steps, n_steps)
+            self._require_acceptance(report, made, n_steps)
         moved = int(self.dataset.episodes.goal_dimensions().sum())
         return Sample(
             report=report.to_dict() | ({"goal_dimensions": moved} if moved else {}),
-            n_steps=steps,
+            n_steps=written,
             n_episodes=episodes,
+            n_synthetic=synthetic,
             parts=lambda: itertools.islice(self._parts(), episodes),
         )
 
