@@ -1,4 +1,8 @@
-"""Original against augmented data, paired by seed: differences, their intervals, and how both are written down."""
+"""Original against augmented data, paired by seed: differences, their intervals, and how both are written down.
+
+Statistics are SciPy's, chosen after Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical
+precipice".
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,10 @@ from scipy import stats
 
 from benchmarks.results import Cell
 
-COLUMNS = ("Learner", "Dataset", "Augmented with", "Ratio", "Original", "Augmented", "Difference", "95 % interval", "n")
+COLUMNS = (
+    "Learner", "Dataset", "Augmented with", "Ratio", "Original", "Augmented",
+    "Difference", "95 % interval", "IQM", "P(better)", "q", "n",
+)  # fmt: skip
 
 Finished = Mapping[Cell, Mapping[str, Any]]
 
@@ -39,13 +46,60 @@ class Comparison:
         """Mean difference, and half its 95 % interval."""
         return interval(self.augmented - self.original)
 
-    def row(self) -> tuple[str, ...]:
-        """What `COLUMNS` say."""
-        mean, half = self.difference
-        values = [f"{np.mean(x):.1f} ± {spread(x):.1f}" for x in (self.original, self.augmented)]
-        cell, n = self.cell, len(self.original)
-        return (cell.algo, cell.dataset, f"{cell.augmented} ({cell.kind})", cell.ratio, *values, f"{mean:+.1f}",
-                bounds(mean - half, mean + half), str(n))  # fmt: skip
+    @property
+    def p_value(self) -> float:
+        """Of a paired t test against no difference; NaN for one seed."""
+        differences = self.augmented - self.original
+        if len(differences) < 2:
+            return math.nan
+        if not spread(differences):  # of which SciPy warns
+            return float(differences[0] == 0)
+        return float(stats.ttest_1samp(differences, 0).pvalue)
+
+
+def rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
+    """What `COLUMNS` say, with q for as many comparisons as are given."""
+    return [_row(comparison, q) for comparison, q in zip(comparisons, q_values(comparisons), strict=True)]
+
+
+def _row(comparison: Comparison, q: float) -> tuple[str, ...]:
+    cell, original, augmented = comparison.cell, comparison.original, comparison.augmented
+    mean, half = comparison.difference
+    return (
+        cell.algo,
+        cell.dataset,
+        f"{cell.augmented} ({cell.kind})",
+        cell.ratio,
+        *(f"{np.mean(x):.1f} ± {spread(x):.1f}" for x in (original, augmented)),
+        f"{mean:+.1f}",
+        bounds(mean - half, mean + half),
+        f"{iqm(augmented) - iqm(original):+.1f}",
+        f"{improvement(original, augmented):.0%}",
+        "" if math.isnan(q) else f"{q:.3f}",
+        str(len(original)),
+    )
+
+
+def q_values(comparisons: Sequence[Comparison]) -> np.ndarray:
+    """`(rows,)` p-values corrected for the number of rows: the false discovery rate at which each would count.
+
+    Benjamini and Hochberg's; rows of one seed have none, and do not count.
+    """
+    p = np.array([comparison.p_value for comparison in comparisons])
+    known = np.isfinite(p)
+    if known.any():
+        p[known] = stats.false_discovery_control(p[known])
+    return p
+
+
+def iqm(scores: np.ndarray) -> float:
+    """Interquartile mean: of the middle half of the scores."""
+    return float(stats.trim_mean(scores, 0.25))
+
+
+def improvement(original: np.ndarray, augmented: np.ndarray) -> float:
+    """Probability that a run on augmented data beats one on the original data, of whatever seeds; ties count half."""
+    return float(stats.mannwhitneyu(augmented, original).statistic / (len(augmented) * len(original)))
 
 
 def bounds(low: float, high: float) -> str:
@@ -124,4 +178,9 @@ def captions(comparisons: Iterable[Comparison]) -> list[str]:
     for source in sorted({comparison.reference for comparison in comparisons}):
         names = sorted({c.cell.dataset for c in comparisons if c.reference == source})
         lines.append(f"{', '.join(names)}: {words[source]}.")
-    return [*lines, "± is one standard deviation over seeds; the interval is Student's, over differences by seed."]
+    return [
+        *lines,
+        "± is one standard deviation over seeds; the interval is Student's, over differences by seed. IQM: difference of "
+        "interquartile means; P(better): probability that an augmented run beats an original one; q: p-value of a paired "
+        f"t test, corrected for the {len(comparisons)} rows (Benjamini-Hochberg).",
+    ]

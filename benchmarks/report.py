@@ -21,7 +21,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import tables
-from benchmarks.comparison import COLUMNS, Comparison, Finished, captions, compare, grid
+from benchmarks.comparison import COLUMNS, Comparison, Finished, captions, compare, grid, rows
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
 from benchmarks.suites import SUITES, choose
 
@@ -30,7 +30,7 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
     """A table and its captions."""
     if not comparisons:
         return "No finished pair of original and augmented runs.\n"
-    table = grid(COLUMNS, (comparison.row() for comparison in comparisons))
+    table = grid(COLUMNS, rows(comparisons))
     return table + "\n\n" + "\n".join(f"- {line}" for line in captions(comparisons)) + "\n"
 
 

@@ -28,7 +28,7 @@ if __package__ in (None, ""):
 
 from benchmarks import experiment, prepare
 from benchmarks.batches import parse_ratio
-from benchmarks.comparison import COLUMNS, captions, compare
+from benchmarks.comparison import COLUMNS, captions, compare, rows
 from benchmarks.executors import EXECUTORS
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
 from benchmarks.suites import ALGORITHMS, BUDGETS, DEFAULT_DATASET, SUITES, Budget, Experiment, Family, choose
@@ -166,8 +166,8 @@ def _print(finished: dict[Cell, dict], missing: dict[str, str]) -> None:
     table = Table(title="Original against augmented")
     for name in COLUMNS:
         table.add_column(name, style="cyan" if name == "Dataset" else "", overflow="fold")
-    for comparison in comparisons:
-        table.add_row(*comparison.row())
+    for row in rows(comparisons):
+        table.add_row(*row)
     if comparisons:
         out.print(table)
         for line in captions(comparisons):

@@ -55,7 +55,27 @@ def test_pairs_by_seed():
     assert pair.original.tolist() == [10, 30] and pair.augmented.tolist() == [11, 33]
     mean, half = pair.difference
     assert mean == 2 and half == pytest.approx(12.7062 * np.sqrt(2) / np.sqrt(2), rel=1e-4)
-    assert pair.row()[4:] == ("20.0 ± 14.1", "22.0 ± 15.6", "+2.0", "[-10.7, +14.7]", "2")
+    (row,) = comparison.rows([pair])
+    assert row[4:] == ("20.0 ± 14.1", "22.0 ± 15.6", "+2.0", "[-10.7, +14.7]", "+2.0", "75%", "0.295", "2")
+    # Student's t with one degree of freedom is Cauchy's distribution; here t = 2.
+    assert pair.p_value == pytest.approx(1 - 2 / np.pi * np.arctan(2))
+
+
+def test_statistics_of_few_seeds():
+    assert comparison.iqm(np.array([0.0, 1.0, 3.0, 99.0])) == 2
+    assert comparison.improvement(np.array([1.0, 2.0]), np.array([2.0, 3.0])) == pytest.approx(3.5 / 4)
+    (same,) = comparison.compare(cells({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}))
+    (sure,) = comparison.compare(cells({0: 1.0, 1: 2.0}, {0: 3.0, 1: 4.0}))
+    assert (same.p_value, sure.p_value) == (1, 0)
+
+
+def test_p_values_are_corrected_for_the_number_of_rows():
+    """Benjamini and Hochberg (1995): the k-th smallest of m p-values times m / k, monotone."""
+    pairs = [comparison.compare(cells({0: 0.0, 1: 0.0}, {0: d - 1, 1: d + 1}))[0] for d in (0.5, 2.0, 9.0)]
+    single = comparison.compare(cells({0: 0.0}, {0: 1.0}))
+    p = np.array([pair.p_value for pair in pairs])
+    wanted = np.minimum.accumulate(p * 3 / [3, 2, 1])
+    np.testing.assert_allclose(comparison.q_values(pairs + single), [*wanted, np.nan])
 
 
 def test_other_protocols_settings_and_sources_do_not_mix():
@@ -68,6 +88,7 @@ def test_markdown_says_how():
     finished = cells({0: 1.0}, {0: 2.0}) | {k: record(1.0, source="raw") for k in cells({0: 1}, {0: 1}, algo="bc")}
     text = report.markdown(comparison.compare(finished))
     assert "| dt | test/walk-v0 | test/walk-stitched-v0 (episodes) | 4:1 | 1.0 ± 0.0 | 2.0 ± 0.0 | +1.0 |" in text
+    assert "corrected for the 2 rows" in text
     assert "unknown (n = 1)" in text and "RAW RETURNS" in text and "the last evaluation" in text
     assert "No finished pair" in report.markdown([])
 
