@@ -54,7 +54,8 @@ class Comparison:
             return math.nan
         if not spread(differences):  # of which SciPy warns
             return float(differences[0] == 0)
-        return float(stats.ttest_1samp(differences, 0).pvalue)
+        test: Any = stats.ttest_1samp(differences, 0)
+        return float(test.pvalue)
 
 
 def rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
@@ -180,7 +181,7 @@ def captions(comparisons: Iterable[Comparison]) -> list[str]:
         lines.append(f"{', '.join(names)}: {words[source]}.")
     return [
         *lines,
-        "± is one standard deviation over seeds; the interval is Student's, over differences by seed. IQM: difference of "
-        "interquartile means; P(better): probability that an augmented run beats an original one; q: p-value of a paired "
-        f"t test, corrected for the {len(comparisons)} rows (Benjamini-Hochberg).",
+        "± is one standard deviation over seeds; the interval is Student's, over differences by seed.",
+        "IQM: difference of interquartile means; P(better): probability that an augmented run beats an original one; "
+        f"q: p-value of a paired t test, corrected for the {len(comparisons)} rows (Benjamini-Hochberg).",
     ]

@@ -77,6 +77,16 @@ def load(
     return LearnerData(source, extra, augmented=augmented, device=device)
 
 
+def check_kind(augmented: str) -> None:
+    """Refuse what is no kind of augmented data.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if augmented not in get_args(AugmentedKind):
+        raise ConfigError(f"augmented={augmented!r} is not possible: choose one of {get_args(AugmentedKind)}")
+
+
 class LearnerData:
     """A flat table of steps, original ones first, and samplers on it.
 
@@ -116,8 +126,7 @@ class LearnerData:
             SourceMismatchError: The stitched dataset was made from other data.
             SpaceMismatchError: The spaces differ.
         """
-        if augmented not in get_args(AugmentedKind):
-            raise ConfigError(f"augmented={augmented!r} is not possible: choose one of {get_args(AugmentedKind)}")
+        check_kind(augmented)
         actions = FlatSpace(source.action_space, "action")
         if not np.isfinite([actions.low, actions.high]).all():
             raise ConfigError(f"{source.dataset_id!r} has unbounded actions, {source.action_space}: choose another one")

@@ -44,13 +44,16 @@ class MujocoLocomotion:
 
     def step(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Next observations `(B, S)` from `(B, S)` and `(B, A)`; NaN where a velocity is clipped."""
-        body, env = self._body, self._body.env
-        result = np.full(observations.shape, np.nan)
+        return self.outcome(observations, actions)[0]
+
+    def outcome(self, observations: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Next observations `(B, S)` and rewards `(B,)`; NaN where a velocity is clipped."""
+        body = self._body
+        following, rewards = np.full(observations.shape, np.nan), np.full(len(observations), np.nan)
         for row in np.flatnonzero((np.abs(observations[:, body.positions :]) < self._clip).all(1)):
             body.set(observations[row])
-            env.do_simulation(actions[row], env.frame_skip)
-            result[row] = env._get_obs()
-        return result
+            following[row], rewards[row], *_ = body.env.step(actions[row])
+        return following, rewards
 
 
 def oracle_errors(

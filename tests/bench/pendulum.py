@@ -25,10 +25,11 @@ def write(stitched=STITCHED, synthetic=(5, 12), **metadata):
     minari_io.write(episodes, dataset_id=ID, metadata=metadata, **common)
     source = minari_io.read(ID)
     parts = []
-    for part in [source.episodes.episode(e) for e in (0, 2, 4)]:
+    for e in (0, 2, 4):
         time = np.arange(31)
         flags = (synthetic[0] <= time) & (time < synthetic[1])
-        parts.append({**part, "infos": {"synthetic": flags[:, None]}, "metadata": {"augmented": True}})
+        about = {"augmented": True, "bridge_start": synthetic[0], "source_episode": e, "source_step": synthetic[0]}
+        parts.append({**source.episodes.episode(e), "infos": {"synthetic": flags[:, None]}, "metadata": about})
     record = {"method": "by hand", "source": ID, "source_fingerprint": source.fingerprint}
     if stitched:
         minari_io.write(parts, dataset_id=stitched, metadata={RECORD_KEY: record}, **common)
