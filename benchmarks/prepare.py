@@ -9,8 +9,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.suites import DIFFSTITCH, Experiment, Variant
-from minari_stitch import api, registry
-from minari_stitch.config import adjust
+from minari_stitch import api
 from minari_stitch.data.ids import datasets_path, exists, parse_id
 from minari_stitch.errors import DatasetNotFoundError
 from minari_stitch.sim import demo
@@ -40,7 +39,7 @@ def augment(dataset_id: str, variant: Variant, say: Callable[[str], None]) -> st
     """
     say(f"Making it, once: {variant.title} of {dataset_id}")
     size = "full" if torch.cuda.is_available() else "fast"
-    method = adjust(registry.preset(variant.method, size), dict(variant.settings))
+    method = variant.transform(size)
     name, _, _ = dataset_id.rpartition("-v")
     output_id = f"{name}-{variant.suffix}-v0" if variant.label else None
     return api.augment(dataset_id, method, output_id=output_id, workers=os.cpu_count() or 1).dataset_id

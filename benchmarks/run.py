@@ -29,9 +29,22 @@ if __package__ in (None, ""):
 from benchmarks import experiment, prepare
 from benchmarks.batches import parse_ratio
 from benchmarks.comparison import COLUMNS, captions, compare, rows
+from benchmarks.data import check_kind
 from benchmarks.executors import EXECUTORS
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
-from benchmarks.suites import ALGORITHMS, BUDGETS, DEFAULT_DATASET, SUITES, Budget, Experiment, Family, choose
+from benchmarks.suites import (
+    ALGORITHMS,
+    BRIDGES,
+    BUDGETS,
+    DEFAULT_DATASET,
+    RECOMMENDED,
+    SUITES,
+    Budget,
+    Experiment,
+    Family,
+    Mix,
+    choose,
+)
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, StitchError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -46,10 +59,17 @@ def main(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="ID", help="Augmented dataset \\[default: the newest stitched version of the original]."),
     ] = None,
-    ratio: Annotated[str, typer.Option(help="Original : augmented in every batch.")] = "4:1",
+    ratio: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Original : augmented in every batch \\[default: what suits the learner]."),
+    ] = None,
     augmented: Annotated[
-        str, typer.Option(help="Draw the augmented side from bridges (synthetic steps) or whole episodes.")
-    ] = "episodes",
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Draw the augmented side from bridges (synthetic steps) or whole episodes "
+            "\\[default: what suits the learner]."
+        ),
+    ] = None,
     seeds: Annotated[Optional[int], typer.Option(help="Seeds 0, 1, ... \\[default: the budget's].")] = None,  # noqa: UP045
     budget: Annotated[
         Optional[str],  # noqa: UP045
@@ -83,7 +103,10 @@ def main(
     with _errors():
         device = _device(device)
         run = choose("executor", executor, EXECUTORS)
-        parse_ratio(ratio)
+        if ratio is not None:
+            parse_ratio(ratio)
+        if augmented is not None:
+            check_kind(augmented)
         collection = choose("suite", suite, SUITES) if suite else None
         plan = choose("budget", budget or (collection.budget if collection else "small"), BUDGETS)
         plan = _adapted(plan, steps=steps, episodes=episodes, last=last)
@@ -95,7 +118,7 @@ def main(
             names = ALGORITHMS if algo == "all" else (algo,)
             for name in names:
                 experiment.algorithm(name)
-            experiments = [Experiment(algo=name, dataset=dataset, augmented=augmented_dataset) for name in names]
+            experiments = [_recommended(name, dataset, augmented_dataset, augmented) for name in names]
         kept = Results(results)
         wanted, missing = [], {}
         for item in experiments:
@@ -110,8 +133,8 @@ def main(
                 item.algo,
                 item.dataset,
                 mix,
-                kind=augmented,
-                ratio=item.ratio or ratio,
+                kind=augmented or item.kind or Mix().kind,
+                ratio=ratio or item.ratio or Mix().ratio,
                 seeds=range(count),
                 budget=plan,
             )
@@ -128,6 +151,16 @@ def main(
                 advance(done)
         finished = kept.finished()
         _print({cell: finished[cell] for cell in wanted if cell in finished}, missing)
+
+
+def _recommended(algo: str, dataset: str, augmented_id: str | None, kind: str | None) -> Experiment:
+    """The experiment of a learner with what suits it, but for what the command line asks for."""
+    mix = RECOMMENDED[algo]
+    if kind is not None and kind != mix.kind:
+        mix = Mix() if kind == "episodes" else Mix(variant=BRIDGES, kind="bridges")
+    return Experiment(
+        algo=algo, dataset=dataset, variant=mix.variant, ratio=mix.ratio, kind=mix.kind, augmented=augmented_id
+    )
 
 
 def _adapted(budget: Budget, *, steps: int | None, episodes: int | None, last: int | None) -> Budget:

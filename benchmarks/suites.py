@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from benchmarks.data import AugmentedKind
+from minari_stitch.config import adjust
 from minari_stitch.errors import StitchError
-from minari_stitch.registry import transform_class
+from minari_stitch.registry import preset
+from minari_stitch.transform import Size, Transform
 
 ALGORITHMS = ("dt", "iql", "td3_bc", "bc")
 DEFAULT_DATASET = "demo/hopper/medium-replay-v0"
@@ -103,15 +106,43 @@ class Variant:
     @property
     def suffix(self) -> str:
         """What the names of the datasets it writes end with, before the version."""
-        return f"{transform_class(self.method).suffix}{'-' if self.label else ''}{self.label}"
+        return f"{self.transform().output_suffix}{'-' if self.label else ''}{self.label}"
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"{transform_class(self.method).name}{', ' if self.label else ''}{self.label.replace('-', ' ')}"
+        made = self.transform()
+        form = "" if made.output_suffix == made.suffix else made.output_suffix
+        return ", ".join(filter(None, (made.name, form, self.label.replace("-", " "))))
+
+    def transform(self, size: Size = "fast") -> Transform:
+        """The method with these settings, at a size."""
+        return adjust(preset(self.method, size), dict(self.settings))
 
 
 DIFFSTITCH = Variant()
+BRIDGES = Variant(settings=(("form", "bridge"),))
+RESAMPLED = Variant(method="resample")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """What a learner is given beside the original data.
+
+    Attributes:
+        variant: How it is made.
+        kind: What the augmented side of a batch is drawn from: `bridges` or `episodes`.
+        ratio: Original : augmented.
+    """
+
+    variant: Variant = DIFFSTITCH
+    kind: AugmentedKind = "episodes"
+    ratio: str = "4:1"
+
+
+_BRIDGES = Mix(variant=BRIDGES, kind="bridges", ratio="4:1")
+RECOMMENDED = {"td3_bc": _BRIDGES, "iql": _BRIDGES, "dt": Mix(ratio="1:1"), "bc": Mix()}
+"""What was found to suit each learner best, see docs/EXPERIMENTS.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +154,7 @@ class Experiment:
         dataset: Original dataset.
         variant: How it is augmented.
         ratio: Original : augmented; that of the command line where it is None.
+        kind: What the augmented side is drawn from; that of the command line where it is None.
         augmented: Id of the augmented dataset; by default the newest version of that variant.
     """
 
@@ -130,6 +162,7 @@ class Experiment:
     dataset: str
     variant: Variant = DIFFSTITCH
     ratio: str | None = None
+    kind: AugmentedKind | None = None
     augmented: str | None = None
 
 

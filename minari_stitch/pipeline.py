@@ -72,7 +72,7 @@ def augment(
         StitchError: One of its kinds, each with a remedy; nothing is left behind.
     """
     check_amount(n_steps)
-    output_id = output_id or minari_io.next_id(dataset.dataset_id, transform.suffix)
+    output_id = output_id or minari_io.next_id(dataset.dataset_id, transform.output_suffix)
     minari_io.check_output_id(output_id)
     episodes = dataset.episodes
     sample = transform.fit(dataset, run).sample(n_steps or episodes.n_steps)

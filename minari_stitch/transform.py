@@ -87,6 +87,11 @@ class Transform(abc.ABC):
         """Discount of the returns-to-go that are written."""
         return getattr(self, "discount", 0.99)
 
+    @property
+    def output_suffix(self) -> str:
+        """What the name of a dataset made with these settings ends with."""
+        return self.suffix
+
     @classmethod
     def preset(cls, size: Size) -> Self:
         """The method at a size: `fast`, `full` or `paper`.

@@ -206,9 +206,10 @@ def test_what_the_time_limit_leaves_too_little_of_is_rejected():
 
 
 def test_bridges_alone_keep_a_little_context(stitched):
-    result = toy.augment("--form", "bridge", "--dataset-id", "toy/bridges-v0")
-    source, made = read(toy.ID), read("toy/bridges-v0")
-    minari_io.check("toy/bridges-v0")
+    result = toy.augment("--form", "bridge")
+    assert result["dataset_id"] == "toy/walk-bridges-v0"
+    source, made = read(toy.ID), read("toy/walk-bridges-v0")
+    minari_io.check("toy/walk-bridges-v0")
     generated = [part["metadata"]["bridge_states"] + 1 for part in made.episodes]
     assert result["n_synthetic"] == sum(generated) < result["n_steps"] == made.episodes.n_steps
     wanted = source.episodes.n_steps  # which synthetic steps alone fill

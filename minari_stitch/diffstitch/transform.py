@@ -65,6 +65,11 @@ class DiffStitch(Transform):
         """Discount of the returns-to-go that are written."""
         return self.stitch.discount
 
+    @property
+    def output_suffix(self) -> str:
+        """Bridges alone are called what they are."""
+        return self.suffix if self.form == "full" else "bridges"
+
     def __post_init__(self) -> None:
         """Refuse settings that do not fit together."""
         models, diffusion, stitch = self.models, self.models.diffusion, self.stitch

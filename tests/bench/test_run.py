@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from benchmarks import executors, experiment, prepare, run
 from benchmarks.prepare import newest
 from benchmarks.results import Results
-from benchmarks.suites import BUDGETS
+from benchmarks.suites import ALGORITHMS, BUDGETS, RECOMMENDED
 from minari_stitch.data import minari_io
 from minari_stitch.errors import StorageError
 
@@ -42,7 +42,8 @@ def copy_of_source(dataset_id):
 def test_one_table(command, tmp_path):
     """Every learner, both kinds of data; what the records say; and a second run trains nothing."""
     pendulum.write(ref_min_score=-2000.0, ref_max_score=0.0)
-    result = command("--algo", "all", "--augmented", "bridges", "--ratio", "1:1")
+    mix = ("--augmented-dataset", pendulum.STITCHED, "--augmented", "bridges", "--ratio", "1:1")
+    result = command("--algo", "all", *mix)
     assert result.exit_code == 0, result.output
     assert result.stdout.count("(bridges)") == 4 and "95 % interval" in result.stdout
     assert "A score is the last evaluation, 2 episodes a seed" in result.stderr.replace("\n", " ")
@@ -55,7 +56,7 @@ def test_one_table(command, tmp_path):
         assert record["score"] == pytest.approx(100 * (mean + 2000) / 2000, rel=1e-6)
         assert {"versions", "device", "seconds", "train_seconds", "losses", "finished"} <= record.keys()
     before = (tmp_path / "results" / "results.jsonl").read_bytes()
-    again = command("--algo", "all", "--augmented", "bridges", "--ratio", "1:1")
+    again = command("--algo", "all", *mix)
     assert "16 of them finished before" in again.stderr and again.stdout == result.stdout
     assert (tmp_path / "results" / "results.jsonl").read_bytes() == before
 
@@ -110,6 +111,26 @@ def test_work_units_on_a_gpu_hold_all_seeds():
     assert all(len({cell.augmented for cell in unit.cells} - {""}) == 1 for unit in units)
     assert {cell for unit in units for cell in unit.cells} == set(wanted)
     assert len(experiment.work_units(list(wanted), budget, device="cpu")) == 9
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_by_default_a_learner_gets_what_suits_it(command, tmp_path, monkeypatch, algo):
+    pendulum.write()
+    asked = []
+
+    def find(item, say):
+        asked.append(item)
+        return pendulum.STITCHED
+
+    monkeypatch.setattr(prepare, "find", find)
+    mix = RECOMMENDED[algo]
+    assert command("--algo", algo).exit_code == 0
+    (cell,) = {cell for cell in records(tmp_path) if cell.augmented and cell.seed == 0}
+    assert asked[0].variant == mix.variant and (cell.kind, cell.ratio) == (mix.kind, mix.ratio)
+    other, variant = ("episodes", "stitched") if mix.kind == "bridges" else ("bridges", "bridges")
+    assert command("--algo", algo, "--augmented", other, "--ratio", "2:1").exit_code == 0
+    assert asked[1].variant.suffix == variant
+    assert {(cell.kind, cell.ratio) for cell in records(tmp_path)} >= {(mix.kind, mix.ratio), (other, "2:1")}
 
 
 def test_last_evaluations_make_the_score(command, tmp_path):
