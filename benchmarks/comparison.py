@@ -148,8 +148,19 @@ def average_interval(strata: Sequence[np.ndarray]) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def diverged(finished: Finished) -> list[str]:
+    """The cells whose training diverged, in words; they have no score and are left out of comparisons."""
+    return [
+        f"{cell.algo} on {cell.dataset}{f' with {cell.augmented} {cell.ratio}' if cell.augmented else ''}, seed "
+        f"{cell.seed}, diverged before step {record['diverged']:,} and is left out, with what it is compared with."
+        for cell, record in sorted(finished.items())
+        if record["score"] is None
+    ]
+
+
 def compare(finished: Finished) -> list[Comparison]:
     """Pair every group on augmented data with the same seeds on the original data."""
+    finished = {cell: record for cell, record in finished.items() if record["score"] is not None}
     original = {(cell.original, cell.seed): cell for cell in finished if not cell.augmented}
     groups: dict[tuple, list[Cell]] = defaultdict(list)
     for cell in sorted(finished):

@@ -144,10 +144,14 @@ def run(unit: WorkUnit, progress: Progress | None = None) -> list[tuple[Cell, di
     )
     runs = [TrainingRun(seed=cell.seed, ratio=parse_ratio(cell.ratio)) for cell in unit.cells]
     played: list[tuple[int, np.ndarray]] = []
+    diverged: dict[int, int] = {}
 
     def evaluate(step: int, state: Any, info: Any) -> None:
-        returns = evaluator(
-            lambda observations: module.act(config, state, observations),
+        finite = torch.stack(list(info.values())).isfinite().all(0).tolist()
+        for k in (k for k, sound in enumerate(finite) if not sound):
+            diverged.setdefault(k, step)
+        returns = evaluator(  # a simulator given NaN may hang
+            lambda observations: module.act(config, state, observations).nan_to_num(),
             [cell.seed for cell in unit.cells],
             unit.budget.episodes,
         )
@@ -187,6 +191,8 @@ def run(unit: WorkUnit, progress: Progress | None = None) -> list[tuple[Cell, di
             "losses": {name: float(values[k]) for name, values in trained.info.items()},
             **common,
         }
+        if k in diverged:
+            record |= {"score": None, "diverged": diverged[k], "losses": {}}
         finished.append((cell, record))
     return finished
 

@@ -21,7 +21,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import tables
-from benchmarks.comparison import COLUMNS, Comparison, Finished, captions, compare, grid, rows
+from benchmarks.comparison import COLUMNS, Comparison, Finished, captions, compare, diverged, grid, rows
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
 from benchmarks.suites import SUITES, choose
 
@@ -92,7 +92,7 @@ def main(
     finished = Results(results).finished()
     pictures: list[Path] = []
     if suite is None:
-        text = markdown(compare(finished))
+        text = markdown(compare(finished)) + "".join(f"- {line}\n" for line in diverged(finished))
         if plots is not None:
             pictures = plot(finished, plots)
     else:

@@ -28,7 +28,7 @@ if __package__ in (None, ""):
 
 from benchmarks import experiment, prepare
 from benchmarks.batches import parse_ratio
-from benchmarks.comparison import COLUMNS, captions, compare, rows
+from benchmarks.comparison import COLUMNS, captions, compare, diverged, rows
 from benchmarks.data import check_kind
 from benchmarks.executors import EXECUTORS
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
@@ -205,6 +205,8 @@ def _print(finished: dict[Cell, dict], missing: dict[str, str]) -> None:
         out.print(table)
         for line in captions(comparisons):
             out.print(line, highlight=False)
+    for line in diverged(finished):
+        out.print(f"[yellow]Diverged:[/] {line}", highlight=False, soft_wrap=True)
     for why in missing.values():
         out.print(f"[yellow]Missing:[/] {why}", highlight=False, soft_wrap=True)
 

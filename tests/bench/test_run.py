@@ -9,7 +9,8 @@ import pendulum
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import executors, experiment, prepare, run
+from benchmarks import executors, experiment, prepare, report, run
+from benchmarks.algos import bc
 from benchmarks.prepare import newest
 from benchmarks.results import Results
 from benchmarks.suites import ALGORITHMS, BUDGETS, RECOMMENDED
@@ -111,6 +112,28 @@ def test_work_units_on_a_gpu_hold_all_seeds():
     assert all(len({cell.augmented for cell in unit.cells} - {""}) == 1 for unit in units)
     assert {cell for unit in units for cell in unit.cells} == set(wanted)
     assert len(experiment.work_units(list(wanted), budget, device="cpu")) == 9
+
+
+def test_a_cell_that_diverges_is_a_named_result(command, tmp_path, monkeypatch):
+    """Of two seeds one diverges on the augmented data: its pair is left out, and said; a rerun does not repeat it."""
+    pendulum.write()
+    update = bc.update
+
+    def explode(config, state, batch, noise, update_policy):
+        info = update(config, state, batch, noise, update_policy)
+        return {name: value / 0 * 0 for name, value in info.items()} if next(exploding) else info
+
+    exploding = iter([False] * 60 + [True] * 20)  # four cells of twenty steps; the last is seed 1 on the mix
+    monkeypatch.setattr(bc, "update", explode)
+    words = ("--algo", "bc", "--augmented-dataset", pendulum.STITCHED)
+    result = command(*words)
+    assert result.exit_code == 0, result.output
+    assert "seed 1, diverged before step 20 and is left out" in " ".join(result.stdout.split())
+    assert "unknown (n = 1)" in " ".join(result.stdout.split())
+    (bad,) = (record for record in records(tmp_path).values() if record["score"] is None)
+    assert bad["diverged"] == 20
+    assert command(*words).stdout == result.stdout
+    report.main(results=tmp_path / "results")
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
