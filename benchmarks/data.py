@@ -134,13 +134,14 @@ class LearnerData:
         self.device = torch.device(device)
         self.episodes = original = source.episodes
         self.original_steps, self.original_episodes = original.n_steps, len(original)
-        self._beyond = _return_beyond(original)
+        self._beyond, begins = _return_beyond(original), np.zeros(len(original), np.int64)
         synthetic = np.zeros(0, bool)
         if augmented_dataset is not None:
             stitched = _stitched_part(source, augmented_dataset)
             synthetic = stitched.infos["synthetic"][stitched.step_state].reshape(-1).astype(bool)
             self.episodes = _join(original, stitched)
             self._beyond = np.concatenate([self._beyond, _return_beyond(stitched)])
+            begins = np.concatenate([begins, _begins(stitched)])
         self.action_low, self.action_high = (self._tensor(bound) for bound in (actions.low, actions.high))
         states = original.observations[original.step_state].astype(np.float64)
         mean, std = states.mean(0), states.std(0) + _STD_EPS
@@ -148,6 +149,11 @@ class LearnerData:
         observations = self._tensor((self.episodes.observations - mean) / std)
         scaled = 2 * (self.episodes.actions - actions.low) / (actions.high - actions.low) - 1
         self.sizes = Sizes(observations.shape[1], scaled.shape[1])
+        counted = np.arange(self.episodes.n_steps) - np.repeat(
+            self.episodes.offsets[:-1] - begins, self.episodes.lengths
+        )
+        self.timesteps = torch.from_numpy(counted).to(self.device)
+        """`(N,)` int64 time of each step in its whole (stitched) episode, written or not."""
         state_rows = torch.from_numpy(self.episodes.step_state).to(self.device)
         columns = (
             observations[state_rows],
@@ -315,6 +321,13 @@ def _return_beyond(episodes: Episodes) -> np.ndarray:
     if not episodes.metadata:  # as of an original dataset, whose episodes are whole
         return np.zeros(len(episodes))
     return np.array([metadata.get("return_beyond", 0.0) for metadata in episodes.metadata])
+
+
+def _begins(episodes: Episodes) -> np.ndarray:
+    """`(E,)` time in the whole stitched episode of each episode's first written step."""
+    return np.array(
+        [about.get("source_step", 0) - about.get("bridge_start", 0) for about in episodes.metadata], np.int64
+    )
 
 
 def _join(original: Episodes, stitched: Episodes) -> Episodes:

@@ -93,8 +93,11 @@ def augment(
         typer.Option(help="Steps to make, of bridges synthetic ones \\[default: as many as the source has]."),
     ] = None,
     form: Annotated[
-        Optional[Literal["full", "bridge"]],  # noqa: UP045
-        typer.Option(help="Whole stitched episodes, or bridges with a little context \\[default: full]."),
+        Optional[Literal["full", "onward", "bridge"]],  # noqa: UP045
+        typer.Option(
+            help="Whole stitched episodes; bridges and what follows them; or bridges with a little context "
+            "\\[default: full]."
+        ),
     ] = None,
     include_original: Annotated[
         bool, typer.Option("--include-original", help="Write the source's episodes too (D and D_aug).")

@@ -276,7 +276,7 @@ class Windows:
         # A window may not pass the last step before one that starts an episode or is not drawn from.
         borders = torch.cat([data.offsets[1:-1], steps[~drawn], data.offsets[-1:]]).unique()
         self._ends = borders[torch.searchsorted(borders, steps, right=True)]
-        self._timesteps = steps - data.offsets[data.step_episode]
+        self._timesteps = data.timesteps
         self._returns_to_go = data.returns_to_go  # made here, since the compiler cannot follow a cached property
         self._window = torch.arange(CONTEXT, device=data.device)
 

@@ -12,7 +12,8 @@ from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.provenance import provenance
 from minari_stitch.diffstitch.proposals import Proposals
 
-Form = Literal["full", "bridge"]
+Form = Literal["full", "onward", "bridge"]
+"""Whole stitched episodes; bridge and suffix, without what led there; or bridges with a little real context."""
 BRIDGE_MARGIN = 5
 """Real steps on each side of a bridge written alone."""
 
@@ -51,15 +52,15 @@ class Spans:
         if max_episode_steps is not None:
             # Time in the environment runs from the start of the source's episode, whatever part is written.
             end = np.minimum(end, entry + max_episode_steps - (junction + proposals.steps + 1))
-        whole = form == "full"
+        first = {"full": np.zeros_like(head), "onward": junction, "bridge": np.maximum(0, junction - BRIDGE_MARGIN)}
         return cls(
             head=head,
-            first=np.zeros_like(head) if whole else np.maximum(0, junction - BRIDGE_MARGIN),
+            first=first[form],
             junction=junction,
             steps=proposals.steps,
             tail=tail,
             entry=entry,
-            stop=end if whole else np.minimum(end, entry + BRIDGE_MARGIN),
+            stop=np.minimum(end, entry + BRIDGE_MARGIN) if form == "bridge" else end,
             end=end,
         )
 

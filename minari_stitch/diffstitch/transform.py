@@ -53,7 +53,8 @@ class DiffStitch(Transform):
     qualify: QualifyConfig = field(default_factory=QualifyConfig)
     """Which bridges are accepted."""
     form: Form = "full"
-    """Whole stitched episodes, or only each `bridge` with a little real context (released code)."""
+    """Whole stitched episodes; each bridge and what follows it, `onward`; or each `bridge` with a little real context
+    (released code)."""
 
     name: ClassVar[str] = "DiffStitch"
     suffix: ClassVar[str] = "stitched"
@@ -67,8 +68,8 @@ class DiffStitch(Transform):
 
     @property
     def output_suffix(self) -> str:
-        """Bridges alone are called what they are."""
-        return self.suffix if self.form == "full" else "bridges"
+        """Parts of stitched episodes are called what they are."""
+        return {"full": self.suffix, "onward": "onward", "bridge": "bridges"}[self.form]
 
     def __post_init__(self) -> None:
         """Refuse settings that do not fit together."""
@@ -169,7 +170,7 @@ class FittedDiffStitch:
         for proposals in self.proposals():
             spans, accepted = self._accepted(proposals)
             lengths, generated = spans.lengths[accepted], proposals.steps[accepted] + 1
-            counted = lengths if self.transform.form == "full" else generated
+            counted = generated if self.transform.form == "bridge" else lengths
             wanted = int(np.searchsorted(counted.cumsum(), n_steps - made)) + 1
             if wanted <= len(accepted):
                 proposals = proposals.head(int(accepted[wanted - 1]) + 1)
