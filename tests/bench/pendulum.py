@@ -15,8 +15,11 @@ STITCHED = "test/pendulum-stitched-v0"
 SPEC = dataclasses.replace(gym.spec("Pendulum-v1"), max_episode_steps=30)
 
 
-def write(stitched=STITCHED, synthetic=(5, 12), **metadata):
-    """Write both datasets: five random episodes, and three of them as if steps [5, 12) had been generated."""
+def write(stitched=STITCHED, synthetic=(5, 12), began=0, **metadata):
+    """Write both datasets: five random episodes, and three of them as if steps [5, 12) had been generated.
+
+    What is written of those three begins at time `began`, as they say.
+    """
     rng = np.random.default_rng(0)
     env = gym.make(SPEC)
     episodes = Episodes.from_list(play_episode(env, uniform(env.action_space, rng), seed=i) for i in range(5))
@@ -28,7 +31,8 @@ def write(stitched=STITCHED, synthetic=(5, 12), **metadata):
     for e in (0, 2, 4):
         time = np.arange(31)
         flags = (synthetic[0] <= time) & (time < synthetic[1])
-        about = {"augmented": True, "bridge_start": synthetic[0], "source_episode": e, "source_step": synthetic[0]}
+        about = {"augmented": True, "bridge_start": synthetic[0], "source_episode": e}
+        about["source_step"] = began + synthetic[0]
         parts.append({**source.episodes.episode(e), "infos": {"synthetic": flags[:, None]}, "metadata": about})
     record = {"method": "by hand", "source": ID, "source_fingerprint": source.fingerprint}
     if stitched:

@@ -162,6 +162,14 @@ def test_windows_against_a_slow_sampler(kind):
     assert len(starts[2, True]) == len(starts[2, False]) == 60  # the ratio is exact
 
 
+def test_a_part_of_a_stitched_episode_keeps_its_time():
+    pendulum.write(began=100)
+    data = load(pendulum.ID, pendulum.STITCHED, augmented="bridges")
+    batch = dt.sampler(TINY, data, [(0, 1)], generators(1)).gather(torch.tensor([[5 * 30 + 5]]))
+    assert batch["timesteps"][0, 0, -7:].tolist() == list(range(105, 112))
+    assert data.timesteps[: 5 * 30].tolist() == [*range(30)] * 5
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # of torch's compiler
 def test_windows_are_compiled_as_a_whole():
     """Nothing in the lookup is beyond the compiler, not even the first time that it runs."""

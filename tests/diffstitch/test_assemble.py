@@ -57,14 +57,14 @@ def assembled(limit, form="full", **kwargs):
 
 
 @pytest.mark.parametrize("limit", [None, 20, 22])
-@pytest.mark.parametrize("form", ["full", "bridge"])
+@pytest.mark.parametrize("form", ["full", "onward", "bridge"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_stitched_episode_is_prefix_bridge_and_suffix(limit, form, dtype):
     count = cut = 0
     for data, chunk, row, part in assembled(limit, form, dtype=dtype):
         n = int(chunk.steps[row])
         (head, junction), (tail, entry) = (locate(data, at) for at in (chunk.source[row], chunk.target[row]))
-        first = max(0, junction - BRIDGE_MARGIN) if form == "bridge" else 0
+        first = {"full": 0, "onward": junction, "bridge": max(0, junction - BRIDGE_MARGIN)}[form]
         stop = int(data.lengths[tail])
         if form == "bridge":
             stop = min(stop, entry + BRIDGE_MARGIN)
@@ -105,7 +105,7 @@ def test_a_stitched_episode_is_prefix_bridge_and_suffix(limit, form, dtype):
     assert count > 60 and (cut > 5 or limit is None)
 
 
-@pytest.mark.parametrize("form", ["full", "bridge"])
+@pytest.mark.parametrize("form", ["full", "onward", "bridge"])
 def test_infos_say_where_each_state_comes_from(form):
     for data, chunk, row, part in assembled(22, form, chunks=1):
         infos, n, begin = part["infos"], int(chunk.steps[row]), part["metadata"]["bridge_start"]
@@ -148,7 +148,7 @@ def follows(data, chunk, row, part, limit):
     return rewards[len(part["rewards"]) - begin - n - 1 :]
 
 
-@pytest.mark.parametrize("form", ["full", "bridge"])
+@pytest.mark.parametrize("form", ["full", "onward", "bridge"])
 def test_a_bridge_keeps_the_return_to_go_of_its_whole_episode(form):
     beyond = 0
     for data, chunk, row, part in assembled(22, form):
