@@ -106,6 +106,8 @@ class StitchConfig:
     steps_left: Annotated[int, Field(ge=0)] | None = None
     """More steps than this follow a source in its episode; None: than the shortest bridge (paper: 0, s_T ends its
     trajectory; released code: 100)."""
+    latest_source: Annotated[int, Field(ge=0)] | None = None
+    """Last time step of an episode that is a source; None: any (paper). Early ones leave little of a poor prefix."""
     source_fraction: Share = 0.7
     """Sources come from this lowest share of states by discounted return-to-go (`reference`: the highest)."""
     target_fraction: Share = 0.3

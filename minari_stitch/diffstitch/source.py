@@ -66,6 +66,8 @@ class Source:
             room = self._inner & (self.step >= self.context - 1) & self.fits(rows, config.shortest)
             # By default a source runs on longer than the shortest bridge, or there is nothing to compare with.
             room &= self.last - rows > (config.shortest if config.steps_left is None else config.steps_left)
+            if config.latest_source is not None:
+                room &= self.step <= config.latest_source
             lowest = self._by_return(room, config.source_fraction, highest=config.pairs == "reference", what="source")
             self._sorted["source", config] = lowest
         return self._sorted["source", config]
@@ -102,7 +104,8 @@ class Source:
         if len(rows) == 0:
             raise NothingToStitchError(
                 f"no {what} state: every episode is shorter than the shortest bridge or has no room left before "
-                "the time limit; lower stitch.min_bridge to 1, or use a dataset with longer episodes"
+                "the time limit; lower stitch.min_bridge to 1, raise stitch.latest_source where it is set, or use a dataset "
+                "with longer episodes"
             )
         order = self.returns[rows].argsort(descending=highest, stable=True)
         return rows[order[: max(1, round(share * len(rows)))]].sort().values

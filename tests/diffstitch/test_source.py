@@ -59,15 +59,19 @@ def slow_share(allowed, share, highest):
     share=st.sampled_from([0.05, 0.3, 0.5, 1.0]),
     pairs=st.sampled_from(["reach", "paper", "reference"]),
     left=st.none() | st.integers(0, 6),
+    latest=st.none() | st.integers(0, 6),
 )
-def test_starts_match_a_loop(lengths, limit, context, shortest, share, pairs, left):
+def test_starts_match_a_loop(lengths, limit, context, shortest, share, pairs, left, latest):
     data, source = source_of(lengths, limit, context)
-    config = StitchConfig(pairs=pairs, min_bridge=shortest, source_fraction=share, steps_left=left)
+    config = StitchConfig(
+        pairs=pairs, min_bridge=shortest, source_fraction=share, steps_left=left, latest_source=latest
+    )
     allowed = [
         (row, ahead)
         for row, _, t, length, ahead in rows_of(data)
         if t < length  # it has an action
         and t + 1 >= context  # and a past
+        and (latest is None or t <= latest)
         # By default the dataset goes on as long as the shortest bridge has transitions.
         and length - t > (shortest if left is None else left)
         and (limit is None or t + (shortest + 1) + 1 <= limit)  # bridge and one real step fit in the time limit
