@@ -104,8 +104,8 @@ class Source:
         if len(rows) == 0:
             raise NothingToStitchError(
                 f"no {what} state: every episode is shorter than the shortest bridge or has no room left before "
-                "the time limit; lower stitch.min_bridge to 1, raise stitch.latest_source where it is set, or use a dataset "
-                "with longer episodes"
+                "the time limit; lower stitch.min_bridge to 1, raise stitch.latest_source where it is set, or use a "
+                "dataset with longer episodes"
             )
         order = self.returns[rows].argsort(descending=highest, stable=True)
         return rows[order[: max(1, round(share * len(rows)))]].sort().values
