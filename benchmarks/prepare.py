@@ -42,7 +42,9 @@ def augment(dataset_id: str, variant: Variant, say: Callable[[str], None]) -> st
     method = variant.transform(size)
     name, _, _ = dataset_id.rpartition("-v")
     output_id = f"{name}-{variant.suffix}-v0" if variant.label else None
-    return api.augment(dataset_id, method, output_id=output_id, workers=os.cpu_count() or 1).dataset_id
+    workers = os.cpu_count() or 1
+    made = api.augment(dataset_id, method, n_steps=variant.steps or None, output_id=output_id, workers=workers)
+    return made.dataset_id
 
 
 def ensure(dataset_id: str, say: Callable[[str], None]) -> bool:

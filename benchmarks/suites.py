@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -107,11 +107,13 @@ class Variant:
         method: As `minari-stitch augment --method` takes it.
         label: Sets the id of what it writes apart from that of the method's defaults.
         settings: What differs from its defaults: dotted names and values.
+        steps: How much to make; 0 stands for as many steps as the source has.
     """
 
     method: str = "diffstitch"
     label: str = ""
     settings: tuple[tuple[str, Any], ...] = ()
+    steps: int = 0
 
     @property
     def suffix(self) -> str:
@@ -131,7 +133,7 @@ class Variant:
 
 
 DIFFSTITCH = Variant()
-BRIDGES = Variant(settings=(("form", "bridge"),))
+BRIDGES = Variant(settings=(("form", "bridge"),), steps=100_000)
 RESAMPLED = Variant(method="resample")
 
 
@@ -271,6 +273,31 @@ def _figure5(family: Family) -> tuple[Experiment, ...]:
     return _each([dataset(family, "hopper", q) for q in _QUALITIES], {"td3_bc": variants, "iql": variants})
 
 
+def _against_resampling(datasets: Sequence[str]) -> tuple[Experiment, ...]:
+    """TD learners with what suits them, and with as large a share of resampled episodes."""
+    return tuple(
+        Experiment(algo=algo, dataset=dataset_id, variant=mix.variant, ratio=mix.ratio, kind=mix.kind)
+        for dataset_id in datasets
+        for algo in ("td3_bc", "iql")
+        for mix in (RECOMMENDED[algo], Mix(variant=RESAMPLED, ratio=RECOMMENDED[algo].ratio))
+    )
+
+
+def _development(family: Family) -> tuple[Experiment, ...]:
+    return _against_resampling([dataset(family, "halfcheetah", "medium")])
+
+
+def _confirmation(family: Family) -> tuple[Experiment, ...]:
+    whole = [
+        ("halfcheetah", "medium-replay"),
+        ("walker2d", "medium-replay"),
+        ("walker2d", "medium"),
+        ("hopper", "medium"),
+    ]
+    names = [dataset(family, env, quality) for env, quality in whole]
+    return _against_resampling(names + [subset(name) for name in names])
+
+
 SUITES = {
     "smoke": Suite(experiments=_all_learners, what="does everything run?", budget="smoke"),
     "demo": Suite(experiments=_all_learners, what="every learner on one demo dataset"),
@@ -279,6 +306,10 @@ SUITES = {
     "table2": Suite(experiments=_table2, what="ratios of original to augmented data"),
     "table3": Suite(experiments=_table3, what="qualification thresholds"),
     "table4": Suite(experiments=_table4, what="a fifth of the data"),
+    "development": Suite(
+        experiments=_development, what="the setting that suits a learner, where it was found", budget="knee"
+    ),
+    "confirmation": Suite(experiments=_confirmation, what="the same setting on other data", budget="knee"),
     "figure5": Suite(experiments=_figure5, what="without augmentation, step estimation, qualification"),
 }
 
