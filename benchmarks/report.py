@@ -77,6 +77,43 @@ def plot(finished: Finished, folder: Path) -> list[Path]:
     return paths
 
 
+def forest(comparisons: Sequence[Comparison], path: Path) -> Path:
+    """Differences between augmented and original data with their 95 % intervals, a line for each comparison."""
+    from matplotlib.figure import Figure
+
+    lines = sorted(comparisons, key=lambda c: (c.cell.algo, c.cell.dataset, c.cell.augmented, c.cell.ratio))
+    figure = Figure(figsize=(9, 1.2 + 0.3 * len(lines)), layout="constrained")
+    axis = figure.subplots()
+    colours = {algo: f"C{k}" for k, algo in enumerate(dict.fromkeys(line.cell.algo for line in lines))}
+    for y, line in enumerate(lines):
+        mean, half = line.difference
+        seeds = line.augmented - line.original
+        colour = colours[line.cell.algo]
+        axis.plot(seeds, [y] * len(seeds), "|", color=colour, alpha=0.5)
+        axis.errorbar(mean, y, xerr=None if math.isnan(half) else half, fmt="o", capsize=3, color=colour)
+    names = [f"{x.cell.algo}, {_short(x.cell.dataset)} + {_made(x.cell)} {x.cell.ratio}" for x in lines]
+    axis.set_yticks(
+        range(len(lines)), [f"{name} (n = {len(x.original)})" for name, x in zip(names, lines, strict=True)]
+    )
+    axis.invert_yaxis()
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_xlabel("gain in score (95 % interval; ticks: seeds)")
+    axis.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _short(dataset_id: str) -> str:
+    return dataset_id.removeprefix("demo/").rpartition("-v")[0]
+
+
+def _made(cell: Cell) -> str:
+    """What was added, without the name of what it was added to."""
+    name = _short(cell.augmented).removeprefix(_short(cell.dataset)).strip("-")
+    return f"synthetic steps of {name}" if cell.kind == "bridges" and name != "bridges" else name
+
+
 def main(
     results: Annotated[Path, typer.Option(help="Folder of the JSON lines.")] = DEFAULT_FOLDER,
     suite: Annotated[
@@ -95,11 +132,15 @@ def main(
         text = markdown(compare(finished)) + "".join(f"- {line}\n" for line in diverged(finished))
         if plots is not None:
             pictures = plot(finished, plots)
+            if found := compare(finished):
+                pictures.append(forest(found, plots / "differences.png"))
     else:
         choose("suite", suite, SUITES)
         text = tables.markdown(suite, finished, family=family, budget=budget)
         if plots is not None:
             pictures = tables.plot(suite, finished, plots, family=family, budget=budget)
+            if found := tables.comparisons(suite, finished, family, budget):
+                pictures.append(forest(list(found.values()), plots / f"{suite}-{family}-{budget}-differences.png"))
     text += "".join(f"\n![{path.stem}]({path})\n" for path in pictures)
     if output is None:
         print(text)

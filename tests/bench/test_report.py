@@ -101,3 +101,4 @@ def test_command(tmp_path, capsys):
     report.main(results=tmp_path / "in", output=tmp_path / "out" / "report.md", plots=tmp_path / "plots")
     assert "test-walk-v0-small.png" in (tmp_path / "out" / "report.md").read_text()
     assert (tmp_path / "plots" / "test-walk-v0-small.png").stat().st_size > 5000
+    assert (tmp_path / "plots" / "differences.png").stat().st_size > 5000
