@@ -153,7 +153,7 @@ class Mix:
 
 
 _BRIDGES = Mix(variant=BRIDGES, kind="bridges", ratio="4:1")
-RECOMMENDED = {"td3_bc": _BRIDGES, "iql": _BRIDGES, "dt": Mix(ratio="1:1"), "bc": Mix()}
+RECOMMENDED = {"td3_bc": _BRIDGES, "iql": _BRIDGES, "dt": Mix(), "bc": Mix()}
 """What was found to suit each learner best, see docs/EXPERIMENTS.md."""
 
 

@@ -178,7 +178,7 @@ def augment(
         if as_json:
             print(json.dumps(view.result_json(result, time.monotonic() - begin)))
         else:
-            view.print_result(out, source, result, time.monotonic() - begin)
+            view.print_result(out, source, result, time.monotonic() - begin, getattr(transform, "form", None))
 
 
 @app.command(epilog="[bold]Example[/]\n\n  minari-stitch filter demo/hopper/medium-replay-stitched-v0 --delta 0.25")

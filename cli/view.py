@@ -36,8 +36,8 @@ def _table(title: str | None, *columns: str) -> Table:
     return table
 
 
-def print_result(console: Console, source: Dataset, result: Augmented, seconds: float) -> None:
-    """Print the summary of an augmentation and what to type next."""
+def print_result(console: Console, source: Dataset, result: Augmented, seconds: float, form: str | None) -> None:
+    """Print the summary of an augmentation, of bridges in a `form`, and what to type next."""
     table = _table(None, "Dataset", "# Episodes", "# Steps", "# Synthetic")
     table.add_row(source.dataset_id, f"{len(source.episodes):,}", f"{source.episodes.n_steps:,}", "")
     made = (f"[green]{count:,}[/]" for count in (result.n_episodes, result.n_steps, result.n_synthetic))
@@ -46,7 +46,21 @@ def print_result(console: Console, source: Dataset, result: Augmented, seconds: 
     _print_outcomes(console, result.report)
     minutes, rest = divmod(round(seconds), 60)
     console.print(f"Done in {minutes} min {rest} s. Written to {result.path}", highlight=False, soft_wrap=True)
+    if 0 < result.n_synthetic < result.n_steps:
+        console.print(
+            f"{result.n_synthetic:,} of {result.n_steps:,} steps are synthetic. Mixed with original data 4:1 they are "
+            f"{result.n_synthetic / result.n_steps / 5:.1%} of a batch, or 20 % where only they are drawn (bridges).",
+            highlight=False,
+            soft_wrap=True,
+        )
     print_next(console, result.dataset_id)
+    learner = {"full": "dt", "onward": "dt", "bridge": "td3_bc"}.get(form or "")
+    if learner is not None:
+        console.print(
+            f"       python benchmarks/run.py --algo {learner} --dataset {source.dataset_id}   # does it help?",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def print_next(console: Console, dataset_id: str) -> None:

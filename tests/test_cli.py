@@ -169,6 +169,16 @@ def test_stitching_what_is_stitched_works_and_is_said(stitched):
     assert record["source"] == toy.STITCHED and record["source_fingerprint"] == read(toy.STITCHED).fingerprint
 
 
+@pytest.mark.parametrize(("form", "learner"), [("full", "dt"), ("onward", "dt"), ("bridge", "td3_bc")])
+def test_what_was_made_is_said_with_its_share_of_a_batch(stitched, form, learner):
+    said = " ".join(toy.ok(*toy.tiny(toy.ID, "--delta", toy.DELTA, "--steps", 50, "--form", form)).stdout.split())
+    synthetic, steps = (int(number) for number in re.search(r"([\d,]+) of ([\d,]+) steps are synthetic", said).groups())
+    assert 0 < synthetic < steps and f"they are {synthetic / steps / 5:.1%} of a batch" in said
+    assert f"run.py --algo {learner} --dataset {toy.ID}" in said
+    resampled = toy.ok("augment", toy.ID, "--method", "resample").stdout
+    assert "are synthetic" not in resampled and "benchmarks/run.py" not in resampled
+
+
 def test_errors_are_one_line_unless_more_is_asked_for():
     result = toy.invoke("augment", "toy/nothing-v0", "--no-download")
     assert result.exit_code == 1 and not result.stdout
