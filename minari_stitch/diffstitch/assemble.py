@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.goals import Goals
 from minari_stitch.data.provenance import provenance
 from minari_stitch.diffstitch.proposals import Proposals
 
@@ -71,7 +72,14 @@ class Spans:
 
 
 def stitched(
-    source: Episodes, ids: Sequence[int], proposals: Proposals, spans: Spans, rows: np.ndarray, *, discount: float
+    source: Episodes,
+    ids: Sequence[int],
+    proposals: Proposals,
+    spans: Spans,
+    rows: np.ndarray,
+    *,
+    discount: float,
+    goals: Goals | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the stitched episodes (tau_gen, section 4.1.4) of accepted `rows`, as `Episodes.from_list` takes them.
 
@@ -85,13 +93,20 @@ def stitched(
         spans: Of the chunk.
         rows: Accepted rows.
         discount: Gamma of `return_to_go`.
+        goals: Of the source, where it has any: prefix and bridge are made to pursue the target's.
     """
     for row in rows:
-        yield _stitch_one(source, ids, proposals, spans, int(row), discount)
+        yield _stitch_one(source, ids, proposals, spans, int(row), discount, goals)
 
 
 def _stitch_one(
-    source: Episodes, ids: Sequence[int], chunk: Proposals, spans: Spans, row: int, discount: float
+    source: Episodes,
+    ids: Sequence[int],
+    chunk: Proposals,
+    spans: Spans,
+    row: int,
+    discount: float,
+    goals: Goals | None,
 ) -> dict[str, Any]:
     head, first, junction, n, tail, entry, stop, end = (int(values[row]) for values in vars(spans).values())
     before, after = source.episode(head), source.episode(tail)
@@ -100,15 +115,17 @@ def _stitch_one(
         real = before[name][first:junction], after[name][entry:stop]
         return np.concatenate([real[0], middle.astype(real[0].dtype), real[1]])
 
-    observations = np.concatenate(
-        [
-            before["observations"][first : junction + 1],
-            chunk.states[row, 1 : n + 1].astype(source.observations.dtype),
-            after["observations"][entry : stop + 1],
-        ]
-    )
-    no_end = np.zeros(n + 1, bool)
+    prefix, bridge = before["observations"][first : junction + 1], chunk.states[row, 1 : n + 1]
+    suffix = after["observations"][entry : stop + 1]
     rewards = join("rewards", chunk.rewards[row, : n + 1])
+    if goals is not None:
+        goal = goals.goal(suffix[0])
+        prefix, bridge = goals.pursue(goals.states(prefix), goal), goals.pursue(bridge, goal)
+    observations = np.concatenate([prefix, bridge.astype(source.observations.dtype), suffix])
+    if goals is not None:
+        changed = len(prefix) + n  # all transitions up to the target's first state
+        rewards[:changed] = goals.rewards(observations[: changed + 1])
+    no_end = np.zeros(n + 1, bool)
     terminations, truncations = join("terminations", no_end), join("truncations", no_end)
     truncations[-1] = truncations[-1] or not terminations[-1]
     length, begin = len(rewards), junction - first
@@ -120,13 +137,14 @@ def _stitch_one(
     step = np.concatenate([np.arange(first, junction + 1), np.full(n, -1), np.arange(entry, stop + 1)])
     rest = after["rewards"][stop:end].astype(np.float64)
     beyond = float((rest * discount ** np.arange(len(rest))).sum())
+    infos = provenance(synthetic, episode, step, error, rewards, discount, beyond)
     return {
         "observations": observations,
         "actions": join("actions", chunk.actions[row, : n + 1]),
         "rewards": rewards,
         "terminations": terminations,
         "truncations": truncations,
-        "infos": provenance(synthetic, episode, step, error, rewards, discount, beyond),
+        "infos": infos,
         "metadata": {
             "augmented": True,
             "source_episode": int(ids[head]),
@@ -140,7 +158,7 @@ def _stitch_one(
             "disagreement": float(chunk.disagreement[row]),
             "termination": float(chunk.termination[row]),
             "return_before": float(chunk.before[row]),
-            "return_after": float(chunk.after[row]),
+            "return_after": float(chunk.after[row] if goals is None else infos["return_to_go"][begin, 0]),
             "return_beyond": float(rest.sum()),
         },
     }

@@ -12,6 +12,7 @@ import numpy as np
 
 from minari_stitch.config import settings
 from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.goals import Goals, goals_of, without_goals
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.diffstitch.assemble import Form, Spans, stitched
 from minari_stitch.diffstitch.config import ModelConfig, QualifyConfig, StitchConfig
@@ -103,17 +104,19 @@ class DiffStitch(Transform):
             StorageError: The run directory cannot be written.
             TrainingError: The training of a network diverged.
         """
-        _require_pairs(dataset.episodes, self.stitch)
+        goals = goals_of(dataset)
+        seen = dataset if goals is None else without_goals(dataset, goals)
+        _require_pairs(seen.episodes, self.stitch)
         job = StitchJob.of(
             self,
-            dataset,
+            seen,
             run,
             trained=[self.models, self.stitch.discount],
             sampled=[self.stitch],
             normalizer=self.models.diffusion.normalizer,
         )
-        job.train_missing(run, networks(dataset.episodes))
-        return FittedDiffStitch(transform=self, dataset=dataset, run=run, job=job)
+        job.train_missing(run, networks(seen.episodes))
+        return FittedDiffStitch(transform=self, dataset=dataset, run=run, job=job, goals=goals)
 
 
 class StitchJob(Job):
@@ -157,6 +160,7 @@ class FittedDiffStitch:
     dataset: Dataset
     run: Run
     job: StitchJob
+    goals: Goals | None = None
 
     def sample(self, n_steps: int) -> Sample:
         """Propose chunk after chunk until accepted episodes hold `n_steps` steps; count pairs up to the last of them.
@@ -184,7 +188,7 @@ class FittedDiffStitch:
             if made >= n_steps:
                 break
             self._require_acceptance(report, made, n_steps)
-        moved = int(self.dataset.episodes.goal_dimensions().sum())
+        moved = 0 if self.goals else int(self.dataset.episodes.goal_dimensions().sum())
         return Sample(
             report=report.to_dict() | ({"goal_dimensions": moved} if moved else {}),
             n_steps=written,
@@ -208,7 +212,9 @@ class FittedDiffStitch:
             proposals = Proposals.load(self.job.chunk(number))
             spans, accepted = self._accepted(proposals)
             ids, gamma = self.dataset.episode_ids.tolist(), self.transform.gamma
-            yield from stitched(self.dataset.episodes, ids, proposals, spans, accepted, discount=gamma)
+            yield from stitched(
+                self.dataset.episodes, ids, proposals, spans, accepted, discount=gamma, goals=self.goals
+            )
 
     def _require_acceptance(self, report: StitchReport, steps: int, n_steps: int) -> None:
         if report.proposed < PATIENCE or report.accepted >= LOWEST_ACCEPTANCE * report.proposed:

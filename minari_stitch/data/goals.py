@@ -1,0 +1,100 @@
+"""Tasks with a goal: an episode's observations and rewards under another goal than the one it was played for.
+
+A stitched episode pursues one goal all along, that of its target. So networks see states without a goal, and the goal,
+what is measured against it, and the rewards are put back when the episode is written.
+
+Shape letters: `T` steps of an episode, `S` observation width, `V` state width, `G` goal width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from minari_stitch.data.dataset import Dataset
+from minari_stitch.data.episodes import Episodes
+
+
+class Goals(Protocol):
+    """What a task's goal has to do with its observations and rewards."""
+
+    def states(self, observations: np.ndarray) -> np.ndarray:
+        """States `(..., V)` in observations `(..., S)`."""
+        ...
+
+    def goal(self, observation: np.ndarray) -> np.ndarray:
+        """The goal `(G,)` that an observation `(S,)` shows."""
+        ...
+
+    def pursue(self, states: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """Observations `(T + 1, S)` of states `(T + 1, V)` under a goal `(G,)`."""
+        ...
+
+    def rewards(self, observations: np.ndarray) -> np.ndarray:
+        """Rewards `(T,)` for arriving at all but the first of `(T + 1, S)`."""
+        ...
+
+
+class PenGoals:
+    """Adroit's pen, to be turned to a desired direction (Gymnasium-Robotics, `AdroitHandPen-v1`).
+
+    Its 45 observations are the hand (24), the pen's place (3), velocity (6) and direction (3), then the desired
+    direction (3), and how far place and direction are from the desired ones (6).
+
+    Args:
+        sparse: Whether rewards only say if the goal is reached.
+    """
+
+    def __init__(self, sparse: bool) -> None:
+        self._sparse = sparse
+
+    def states(self, observations: np.ndarray) -> np.ndarray:
+        """Hand and pen."""
+        return observations[..., :36]
+
+    def goal(self, observation: np.ndarray) -> np.ndarray:
+        """Desired direction and place."""
+        return np.concatenate([observation[36:39], observation[24:27] - observation[39:42]])
+
+    def pursue(self, states: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """Hand and pen, and where they are from the goal."""
+        direction, place = goal[:3], goal[3:]
+        wanted = np.broadcast_to(direction, (len(states), 3))
+        off = (states[:, 24:27] - place, states[:, 33:36] - direction)
+        return np.concatenate([states, wanted, *off], 1).astype(states.dtype)
+
+    def rewards(self, observations: np.ndarray) -> np.ndarray:
+        """As the environment computes them; a generated direction counts as one, whatever its length."""
+        seen = observations[1:].astype(np.float64)
+        direction = seen[:, 33:36] / np.linalg.norm(seen[:, 33:36], axis=1, keepdims=True).clip(1e-9)
+        distance, likeness = np.linalg.norm(seen[:, 39:42], axis=1), (direction * seen[:, 36:39]).sum(1)
+        near, dropped = distance < 0.075, seen[:, 26] < 0.075
+        if self._sparse:
+            return np.where(near & (likeness > 0.95), 10.0, -0.1)
+        bonus = 10.0 * (near & (likeness > 0.9)) + 50.0 * (near & (likeness > 0.95))
+        return likeness - distance + bonus - 5.0 * dropped
+
+
+def goals_of(dataset: Dataset) -> Goals | None:
+    """What is known of a dataset's goals; None where nothing is, or where it does not yield the recorded rewards."""
+    spec = dataset.env_spec
+    if spec is None or not spec.id.startswith("AdroitHandPen") or dataset.episodes.observations.shape[1] != 45:
+        return None
+    known = PenGoals(sparse="Sparse" in spec.id or spec.kwargs.get("reward_type") == "sparse")
+    return known if _explains(known, dataset.episodes) else None
+
+
+def without_goals(dataset: Dataset, goals: Goals) -> Dataset:
+    """The dataset with states as observations; its spaces still are those of the whole observations."""
+    states = goals.states(dataset.episodes.observations)
+    episodes = dataclasses.replace(dataset.episodes, observations=np.ascontiguousarray(states))
+    return dataclasses.replace(dataset, episodes=episodes)
+
+
+def _explains(goals: Goals, episodes: Episodes) -> bool:
+    """Whether the rewards of the first episodes follow from their own observations, but for single borderline steps."""
+    checked = [episodes.episode(index) for index in range(min(len(episodes), 20))]
+    off = np.concatenate([np.abs(goals.rewards(part["observations"]) - part["rewards"]) for part in checked])
+    return bool((off < 1e-3).mean() > 0.99)
