@@ -17,7 +17,7 @@ LAYERS = [
     {"data.episodes", "data.hdf5", "data.spaces"},
     {"data.validation", "data.provenance"},
     {"data.dataset"},
-    {"data.minari_io"},
+    {"data.goals", "data.minari_io"},
     {"data.written"},
     {"data.d4rl_rows", "data.mix"},
     {"sim.behaviour"},
