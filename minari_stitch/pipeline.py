@@ -13,7 +13,7 @@ import numpy as np
 
 from minari_stitch.config import to_dict
 from minari_stitch.data import minari_io
-from minari_stitch.data.ids import datasets_path
+from minari_stitch.data.ids import datasets_path, id_of
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.provenance import RECORD_KEY, original
 from minari_stitch.data.written import Written
@@ -72,7 +72,7 @@ def augment(
         StitchError: One of its kinds, each with a remedy; nothing is left behind.
     """
     check_amount(n_steps)
-    output_id = output_id or minari_io.next_id(dataset.dataset_id, transform.output_suffix)
+    automatic, output_id = not output_id, output_id or minari_io.next_id(dataset.dataset_id, transform.output_suffix)
     minari_io.check_output_id(output_id)
     episodes = dataset.episodes
     sample = transform.fit(dataset, run).sample(n_steps or episodes.n_steps)
@@ -97,9 +97,9 @@ def augment(
     if include_original:
         parts = itertools.chain(original(episodes, dataset.episode_ids.tolist(), transform.gamma), parts)
         total += len(episodes)
-    path = _write(dataset, parts, output_id, record, _counting(run, total))
+    path = _write(dataset, parts, output_id, record, _counting(run, total), automatic)
     return Augmented(
-        dataset_id=output_id,
+        dataset_id=id_of(path),
         path=path,
         n_steps=sample.n_steps,
         n_episodes=sample.n_episodes,
@@ -168,9 +168,9 @@ def refilter(dataset: Dataset, delta: float, *, output_id: str | None = None) ->
         **made,
     }
     name, _, _ = dataset_id.rpartition("-v")
-    output_id = output_id or minari_io.next_id(f"{name}-v0", suffix="")
-    path = _write(dataset, episodes, output_id, record, None)
-    return Augmented(dataset_id=output_id, path=path, report=record["report"], **made)
+    automatic, output_id = not output_id, output_id or minari_io.next_id(f"{name}-v0", suffix="")
+    path = _write(dataset, episodes, output_id, record, None, automatic)
+    return Augmented(dataset_id=id_of(path), path=path, report=record["report"], **made)
 
 
 def stitch_record(dataset: Dataset) -> dict[str, Any]:
@@ -204,7 +204,9 @@ def _counted(sample: Sample, name: str) -> Iterator[dict[str, Any]]:
         )
 
 
-def _write(dataset: Dataset, parts: Any, output_id: str, record: dict[str, Any], progress: Any) -> Path:
+def _write(
+    dataset: Dataset, parts: Any, output_id: str, record: dict[str, Any], progress: Any, automatic: bool
+) -> Path:
     delta = record["config"].get("qualify", {}).get("delta")
     threshold = f", accepted at delta {delta:g} (squared distance in standardised state space)" if delta else ""
     description = (
@@ -224,6 +226,7 @@ def _write(dataset: Dataset, parts: Any, output_id: str, record: dict[str, Any],
         env_spec=dataset.env_spec,
         metadata=metadata,
         progress=progress,
+        automatic=automatic,
     )
 
 

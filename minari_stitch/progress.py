@@ -1,8 +1,13 @@
-"""Progress of long work: what reports it, and bars with a rate and the time left for each stage of it."""
+"""Progress of long work: what reports it, and bars with a rate and the time left for each stage of it.
+
+Where there is no terminal, a line now and then says the same.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from importlib.util import find_spec
 
 from rich import progress as rich_progress
@@ -28,11 +33,16 @@ class Bars:
     """Shows `(stage, done, total)` reports, a bar for each stage.
 
     Args:
-        console: Where to draw, standard error by default; on anything but a terminal or a notebook nothing is drawn.
+        console: Where to draw, standard error by default. On anything but a terminal or a notebook nothing is drawn,
+            and a line is printed instead.
+        every: Seconds between such lines.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, every: float = 30.0) -> None:
         console = console or Console(stderr=True)
+        self._console, self._every = console, every
+        self._said = time.monotonic()
+        self._begun: dict[str, tuple[float, int]] = {}
         notebook = console.is_jupyter and find_spec("ipywidgets") is not None  # without it rich only warns
         self._tasks: dict[str, rich_progress.TaskID] = {}
         self._progress = rich_progress.Progress(
@@ -61,3 +71,18 @@ class Bars:
             # What an earlier run did is no measure of this one's rate.
             self._tasks[stage] = self._progress.add_task(stage, total=total, completed=0)
         self._progress.update(self._tasks[stage], completed=done, total=total)
+        if self._progress.disable:
+            self._say(stage, done, total)
+
+    def _say(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        begun, first = self._begun.setdefault(stage, (now, done))
+        if now - self._said < self._every:
+            return
+        self._said, line = now, f"{stage}: {done:,} of {total:,}"
+        if done > first:
+            rate = (done - first) / (now - begun)
+            left = timedelta(seconds=round((total - done) / rate))
+            line += f", {rate:,.0f} {_UNITS.get(stage, 'steps')}/s, {left} left"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.file.flush()

@@ -713,6 +713,21 @@ def test_augment_as_a_function_reports_its_stages(datasets_path, tmp_path):
         run_augment(minari_io.read(toy.ID), transform, run, n_steps=0)
 
 
+def test_an_id_that_another_run_takes_meanwhile_costs_nothing(datasets_path, tmp_path):
+    toy.write()
+    ids = []
+
+    def progress(stage, done, total):
+        if stage == "write" and not ids:
+            ids.append(toy.write(dataset_id=toy.STITCHED))  # another run ends
+
+    run = Run(directory=tmp_path / "run", workers=1, threads=1, progress=progress)
+    transform = adjust(tiny_transform(), {"qualify.delta": toy.DELTA})
+    result = run_augment(minari_io.read(toy.ID), transform, run, n_steps=60)
+    assert (result.dataset_id, result.path) == ("toy/walk-stitched-v1", datasets_path / "toy/walk-stitched-v1")
+    assert minari.load_dataset("toy/walk-stitched-v1").total_steps == result.n_steps
+
+
 def test_too_few_acceptances_say_what_was_reached(stitched):
     source = minari_io.read(toy.ID)
     transform = adjust(tiny_transform(), {"qualify.delta": 1e-9})

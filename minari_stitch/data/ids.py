@@ -39,6 +39,11 @@ def exists(dataset_id: str) -> bool:
     return (datasets_path() / dataset_id / "data").is_dir()
 
 
+def id_of(path: Path) -> str:
+    """The id of a local dataset, from its folder."""
+    return path.relative_to(datasets_path()).as_posix()
+
+
 def next_id(source_id: str, suffix: str = "stitched") -> str:
     """The first free version of `<source name>-<suffix>` (of the name itself without a suffix), in its namespace.
 

@@ -1,4 +1,4 @@
-"""Minari datasets in and out: the only module that imports minari."""
+"""Minari datasets in and out: with `publish`, the only module that imports minari."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from minari import MinariDataset
 from minari.dataset.minari_storage import MinariStorage
-from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.remotes import DEFAULT_REMOTE, get_cloud_storage
 
 from minari_stitch.data import hdf5
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.ids import check_output_id, datasets_path, exists, next_id, parse_id
+from minari_stitch.data.publish import publish
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.data.storage import plain, plain_metadata, staging, storage_errors, within
 from minari_stitch.data.validation import (
@@ -135,6 +135,7 @@ def write(
     env_spec: EnvSpec | None = None,
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
+    automatic: bool = False,
 ) -> Path:
     """Write a new local dataset: it appears whole, or not at all.
 
@@ -148,9 +149,10 @@ def write(
         metadata: Dataset metadata: description, algorithm_name, author, ref_min_score, custom keys, ...
             What describes the arrays of a dataset (totals, spaces, versions) is written anew.
         progress: Called with the number of episodes written so far.
+        automatic: If the id is taken when all is written, the next free version of it will do.
 
     Returns:
-        The folder of the dataset.
+        The folder of the dataset, of which `ids.id_of` knows the id.
 
     Raises:
         DatasetIdError: The id is malformed or taken.
@@ -185,7 +187,7 @@ def write(
         with storage_errors(root):
             totals = {"total_episodes": written, "total_steps": steps, "dataset_size": storage.get_size()}
             storage.update_metadata(totals)
-        return _publish(folder, dataset_id)
+        return publish(folder, dataset_id, automatic=automatic)
 
 
 def check(dataset_id: str) -> None:
@@ -302,18 +304,6 @@ def _extras(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {"infos": usable_infos(raw), "metadata": metadata}
 
 
-def _publish(folder: Path, dataset_id: str) -> Path:
-    """Move a complete dataset to where Minari finds it."""
-    check_output_id(dataset_id)  # again: it may have been taken meanwhile
-    namespace, _ = parse_id(dataset_id)
-    target = datasets_path() / dataset_id
-    with storage_errors(target.parent):
-        if namespace and namespace not in list_local_namespaces():
-            create_namespace(namespace)
-        folder.rename(target)
-    return target
-
-
 def _download(dataset_id: str) -> None:
     """Fetch into a hidden folder first, so that a failure leaves nothing behind."""
 
@@ -328,7 +318,7 @@ def _download(dataset_id: str) -> None:
         with staging(root) as hidden, storage_errors(root, only_full=True):
             cloud.download_dataset(dataset_id, hidden)
             _open(dataset_id, hidden / dataset_id)
-            _publish(hidden / dataset_id, dataset_id)
+            publish(hidden / dataset_id, dataset_id)
     except StitchError:
         raise
     except Exception as error:  # each remote has its own

@@ -15,8 +15,9 @@ from gymnasium import spaces
 from minari.storage import remotes
 from minari.storage.remotes.cloud_storage import CloudStorage
 
-from minari_stitch.data import hdf5, minari_io
+from minari_stitch.data import hdf5, minari_io, publish
 from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.ids import id_of
 from minari_stitch.errors import (
     ConfigError,
     DatasetIdError,
@@ -476,6 +477,37 @@ def test_an_id_taken_while_writing_is_refused(write_dataset, make_episodes):
     with pytest.raises(DatasetIdError, match="taken"):
         minari_io.write(parts(), dataset_id="test/walk-v0", observation_space=BOX, action_space=ACTIONS)
     assert len(minari_io.read("test/walk-v0").episodes) == 4
+
+
+def test_an_automatic_id_taken_while_writing_gives_way_to_the_next(write_dataset, make_episodes, datasets_path):
+    def parts():
+        yield from make_episodes(2)
+        write_dataset()
+
+    path = minari_io.write(
+        parts(), dataset_id="test/walk-v0", observation_space=BOX, action_space=ACTIONS, automatic=True
+    )
+    assert path == datasets_path / "test" / "walk-v1" and id_of(path) == "test/walk-v1"
+    assert len(minari_io.read("test/walk-v0").episodes) == 4 and len(minari_io.read("test/walk-v1").episodes) == 2
+    assert minari.load_dataset("test/walk-v1").id == "test/walk-v1"
+
+
+def test_an_id_taken_at_the_very_last_moment(write_dataset, make_episodes, monkeypatch):
+    """Between the last look and the move."""
+    look = publish.check_output_id
+    looks = []
+
+    def late(dataset_id):
+        look(dataset_id)
+        looks.append(dataset_id)
+        if len(looks) == 1:
+            write_dataset()
+
+    monkeypatch.setattr(publish, "check_output_id", late)
+    path = minari_io.write(
+        make_episodes(2), dataset_id="test/walk-v0", observation_space=BOX, action_space=ACTIONS, automatic=True
+    )
+    assert id_of(path) == "test/walk-v1" and len(minari_io.read("test/walk-v0").episodes) == 4
 
 
 @pytest.mark.parametrize("bad", ["test/walk-v0/inner-v0", "data/walk-v0", "test/data/walk-v0"])

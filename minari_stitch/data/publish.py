@@ -1,0 +1,58 @@
+"""The moment at which a dataset that was written elsewhere appears where Minari finds it."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+from minari.dataset.minari_storage import METADATA_FILE_NAME
+from minari.namespace import create_namespace, list_local_namespaces
+
+from minari_stitch.data.ids import check_output_id, datasets_path, next_id, parse_id
+from minari_stitch.data.storage import storage_errors
+from minari_stitch.errors import DatasetIdError
+
+
+def publish(folder: Path, dataset_id: str, *, automatic: bool = False) -> Path:
+    """Move a complete dataset to its place.
+
+    Args:
+        folder: Where it is.
+        dataset_id: What it shall be called.
+        automatic: Where that id has been taken meanwhile, the next free version of it will do.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        DatasetIdError: The id is taken.
+        StorageError: The datasets path cannot be written.
+    """
+    while True:
+        try:
+            return _move(folder, dataset_id)
+        except DatasetIdError:
+            if not automatic:
+                raise
+        dataset_id = next_id(dataset_id, suffix="")
+        with storage_errors(folder):
+            # Minari's own update refuses to change an id.
+            path = folder / "data" / METADATA_FILE_NAME
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset_id": dataset_id}))
+
+
+def _move(folder: Path, dataset_id: str) -> Path:
+    check_output_id(dataset_id)
+    namespace, _ = parse_id(dataset_id)
+    target = datasets_path() / dataset_id
+    with storage_errors(target.parent):
+        if namespace and namespace not in list_local_namespaces():
+            create_namespace(namespace)
+        try:
+            folder.rename(target)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                check_output_id(dataset_id)  # taken since the last look
+            raise
+    return target
