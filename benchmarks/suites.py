@@ -133,7 +133,12 @@ class Variant:
 
 
 DIFFSTITCH = Variant()
-BRIDGES = Variant(settings=(("form", "bridge"),), steps=100_000)
+BRIDGES = Variant(
+    label="high",
+    settings=(("form", "bridge"), ("stitch.pairs", "reference"), ("stitch.pool", 512)),
+    steps=50_000,
+)
+"""Bridges alone that leave states of high return: those from low ones teach that bad states are easily left."""
 RESAMPLED = Variant(method="resample")
 
 
@@ -154,7 +159,7 @@ class Mix:
 
 _BRIDGES = Mix(variant=BRIDGES, kind="bridges", ratio="4:1")
 RECOMMENDED = {"td3_bc": _BRIDGES, "iql": _BRIDGES, "dt": Mix(), "bc": Mix()}
-"""What was found to suit each learner best, see docs/EXPERIMENTS.md."""
+"""What was found to suit each learner best; none has been confirmed on other data yet (docs/EXPERIMENTS.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,6 +66,7 @@ _AUGMENT_EXAMPLES = (
     "minari-stitch augment demo/hopper/medium-replay-v0 --delta 2",
     "minari-stitch augment mujoco/hopper/medium-v0 --preset full --device cuda",
     "minari-stitch augment demo/hopper/medium-replay-v0 --method synther --steps 50000",
+    "minari-stitch augment demo/halfcheetah/medium-v0 --form bridge --pairs reference --set stitch.pool=512",
     "minari-stitch augment my/data-v0 --steps 50000 --set stitch.pairs=paper --set models.diffusion.horizon=64",
     "[dim]The run directory keeps trained models and proposals: the same command goes on after a kill, and another "
     "--delta or --steps reuses them.[/]",

@@ -57,7 +57,8 @@ def print_result(console: Console, source: Dataset, result: Augmented, seconds: 
     learner = {"full": "dt", "onward": "dt", "bridge": "td3_bc"}.get(form or "")
     if learner is not None:
         console.print(
-            f"       python benchmarks/run.py --algo {learner} --dataset {source.dataset_id}   # does it help?",
+            f"       python benchmarks/run.py --algo {learner} --dataset {source.dataset_id} --augmented-dataset "
+            f"{result.dataset_id}   # does it help?",
             highlight=False,
             soft_wrap=True,
         )
