@@ -111,7 +111,7 @@ def _short(dataset_id: str) -> str:
 def _made(cell: Cell) -> str:
     """What was added, without the name of what it was added to."""
     name = _short(cell.augmented).removeprefix(_short(cell.dataset)).strip("-")
-    return f"synthetic steps of {name}" if cell.kind == "bridges" and name != "bridges" else name
+    return f"{name} bridges" if cell.kind == "bridges" and not name.startswith("bridges") else name
 
 
 def main(
