@@ -85,7 +85,7 @@ def test_nothing_typed_shows_the_help():
         (["augmen"], "No such command 'augmen'"),
         (["augment"], "Missing argument 'ID'"),
         (["augment", toy.ID, "--delta", "two"], "Invalid value for '--delta'"),
-        (["augment", toy.ID, "--form", "half"], "'half' is not one of 'full', 'bridge'"),
+        (["augment", toy.ID, "--form", "half"], "'half' is not one of 'full', 'onward', 'bridge'"),
         (["augment", toy.ID, "--presett", "fast"], "--presett"),
         (["filter", toy.ID], "Missing option '--delta'"),
     ],
