@@ -31,7 +31,7 @@ from benchmarks import data, experiment, prepare, trainer
 from benchmarks.algos import iql, td3_bc
 from benchmarks.batches import parse_ratio
 from benchmarks.data import AugmentedKind, LearnerData
-from benchmarks.evaluate import Evaluator, Reference
+from benchmarks.evaluate import Reference
 from benchmarks.suites import BUDGETS, DEFAULT_DATASET, Experiment, choose
 from benchmarks.trainer import TrainingRun
 from minari_stitch.data import minari_io
@@ -99,13 +99,12 @@ def measure(
     plan = choose("budget", budget, BUDGETS)
     if steps is not None:
         plan = dataclasses.replace(plan, steps={**plan.steps, algo: steps})
-    module, config = experiment.algorithm(algo), experiment.settings(algo, dataset_id, plan)
+    module = experiment.algorithm(algo)
     source, made = minari_io.read(dataset_id), minari_io.read(augmented_id, keep_infos=True)
     looked = Looked.of(source, made, kind)
     table, mix = looked.table, parse_ratio(ratio)
     runs = [TrainingRun(seed=seed), TrainingRun(seed=seed, ratio=mix)]
-    if getattr(config, "target_return", 0.0) is None:
-        config = dataclasses.replace(config, target_return=float(source.episodes.returns.max()))
+    config = experiment.with_target(experiment.settings(algo, dataset_id, plan), table)
     state = trainer.train(module, config, table, runs).state
     rng = np.random.default_rng(seed)
     sections = {"learner": _play(module, config, state, source, looked, plan.episodes, seed, rng)}
@@ -138,13 +137,7 @@ def _play(
         visited.append(states.numpy())
         return module.act(config, state, observations)
 
-    evaluator = Evaluator(
-        dataset=source,
-        mean=table.mean.numpy(),
-        std=table.std.numpy(),
-        context=module.CONTEXT,
-        target_return=getattr(config, "target_return", 0.0),
-    )
+    evaluator = experiment.evaluator_of(module, config, table)
     try:
         returns = evaluator(policy, [seed, seed], episodes)
     finally:
@@ -155,9 +148,10 @@ def _play(
     real = rng.permutation(table.original_steps)
     synthetic = rng.permutation(looked.synthetic)[:count]
     rest = real[count : count + ROWS]
+    scores = Reference.of(source).score(returns)
     return {
-        "score": tuple(float(x) for x in Reference.of(source).score(returns).mean(1)),
-        "worst episode, score": tuple(float(x) for x in Reference.of(source).score(returns).min(1)),
+        "score": tuple(scores.mean(1).tolist()),
+        "worst episode, score": tuple(scores.min(1).tolist()),
         "share of visited states nearer to a synthetic than to a real one": tuple(
             _nearer(table.states.numpy(), synthetic, real[:count], _some(visited, rng)) for visited in states
         ),

@@ -113,6 +113,27 @@ def work_units(
     return [WorkUnit(cells=tuple(g), config=settings(g[0].algo, g[0].dataset, budget), **options) for g in groups]
 
 
+def with_target(config: Any, table: data.LearnerData) -> Any:
+    """The settings of a learner that asks for a return, with the best original one where they name none."""
+    if getattr(config, "target_return", 0.0) is not None:
+        return config
+    best = float(table.episodes.returns[: table.original_episodes].max())
+    return dataclasses.replace(config, target_return=best)
+
+
+def evaluator_of(module: Any, config: Any, table: data.LearnerData) -> Evaluator:
+    """What plays a learner's policies in the environment of its data, on their device."""
+    return Evaluator(
+        dataset=table.source,
+        mean=table.mean.cpu().numpy(),
+        std=table.std.cpu().numpy(),
+        context=module.CONTEXT,
+        target_return=getattr(config, "target_return", 0.0),
+        device=table.device,
+        workers=1 if table.device.type == "cpu" else os.cpu_count() or 1,
+    )
+
+
 def run(unit: WorkUnit, progress: Progress | None = None) -> list[tuple[Cell, dict[str, Any]]]:
     """Train and evaluate the cells of a unit.
 
@@ -128,20 +149,9 @@ def run(unit: WorkUnit, progress: Progress | None = None) -> list[tuple[Cell, di
     augmented, kind = max((cell.augmented, cell.kind) for cell in unit.cells)
     made = max(cell.made for cell in unit.cells)
     table = _load(first.dataset, augmented or None, kind or "episodes", unit.device, first.source + made)
-    config = unit.config
-    if getattr(config, "target_return", 0.0) is None:
-        best = float(table.episodes.returns[: table.original_episodes].max())
-        config = dataclasses.replace(config, target_return=best)
+    config = with_target(unit.config, table)
     reference = Reference.of(table.source)
-    evaluator = Evaluator(
-        dataset=table.source,
-        mean=table.mean.cpu().numpy(),
-        std=table.std.cpu().numpy(),
-        context=module.CONTEXT,
-        target_return=getattr(config, "target_return", 0.0),
-        device=unit.device,
-        workers=1 if unit.device == "cpu" else os.cpu_count() or 1,
-    )
+    evaluator = evaluator_of(module, config, table)
     runs = [TrainingRun(seed=cell.seed, ratio=parse_ratio(cell.ratio)) for cell in unit.cells]
     played: list[tuple[int, np.ndarray]] = []
     diverged: dict[int, int] = {}
