@@ -163,7 +163,7 @@ def test_the_report_prints_a_suite(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("suite", [*PAPER, "figure5", "methods"])
+@pytest.mark.parametrize("suite", [*PAPER, "figure5", "methods", "development", "confirmation"])
 def test_a_suite_runs_end_to_end(suite, tmp_path, monkeypatch):
     """Real environments and real augmentation, with tiny datasets, networks and budgets."""
     from minari_stitch.sim import demo
@@ -180,7 +180,7 @@ def test_a_suite_runs_end_to_end(suite, tmp_path, monkeypatch):
             method = adjust(method, {"qualify.delta": 1e6})
         return augment(dataset_id, method, **kwargs | {"n_steps": 200, "workers": 1, "threads": 1})
 
-    monkeypatch.setattr(prepare.registry, "preset", small)
+    monkeypatch.setattr(suites, "preset", small)
     monkeypatch.setattr(prepare.api, "augment", short)
     monkeypatch.setattr(demo, "DEFAULT_STEPS", 3000)
     ensure = demo.ensure
