@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import torch
 import typer
@@ -34,9 +34,9 @@ from benchmarks.executors import EXECUTORS
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
 from benchmarks.suites import (
     ALGORITHMS,
-    BRIDGES,
     BUDGETS,
     DEFAULT_DATASET,
+    MIXES,
     RECOMMENDED,
     SUITES,
     Budget,
@@ -118,7 +118,7 @@ def main(
             names = ALGORITHMS if algo == "all" else (algo,)
             for name in names:
                 experiment.algorithm(name)
-            experiments = [_recommended(name, dataset, augmented_dataset, augmented) for name in names]
+            experiments = [_recommended(name, dataset, augmented_dataset, augmented, ratio) for name in names]
         kept = Results(results)
         wanted, missing = [], {}
         for item in experiments:
@@ -133,8 +133,8 @@ def main(
                 item.algo,
                 item.dataset,
                 mix,
-                kind=augmented or item.kind or Mix().kind,
-                ratio=ratio or item.ratio or Mix().ratio,
+                kind=item.kind or augmented or Mix().kind,
+                ratio=item.ratio or ratio or Mix().ratio,
                 seeds=range(count),
                 budget=plan,
             )
@@ -153,13 +153,16 @@ def main(
         _print({cell: finished[cell] for cell in wanted if cell in finished}, missing)
 
 
-def _recommended(algo: str, dataset: str, augmented_id: str | None, kind: str | None) -> Experiment:
+def _recommended(algo: str, dataset: str, augmented_id: str | None, kind: Any | None, ratio: str | None) -> Experiment:
     """The experiment of a learner with what suits it, but for what the command line asks for."""
-    mix = RECOMMENDED[algo]
-    if kind is not None and kind != mix.kind:
-        mix = Mix() if kind == "episodes" else Mix(variant=BRIDGES, kind="bridges")
+    mix = RECOMMENDED[algo] if kind is None else MIXES[kind]
     return Experiment(
-        algo=algo, dataset=dataset, variant=mix.variant, ratio=mix.ratio, kind=mix.kind, augmented=augmented_id
+        algo=algo,
+        dataset=dataset,
+        variant=mix.variant,
+        ratio=ratio or mix.ratio,
+        kind=mix.kind,
+        augmented=augmented_id,
     )
 
 

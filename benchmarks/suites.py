@@ -157,8 +157,14 @@ class Mix:
     ratio: str = "4:1"
 
 
-_BRIDGES = Mix(variant=BRIDGES, kind="bridges", ratio="4:1")
-RECOMMENDED = {"td3_bc": _BRIDGES, "iql": _BRIDGES, "dt": Mix(), "bc": Mix()}
+MIXES: Mapping[AugmentedKind, Mix] = {"bridges": Mix(variant=BRIDGES, kind="bridges"), "episodes": Mix()}
+"""By what their augmented side is drawn from."""
+RECOMMENDED = {
+    "td3_bc": MIXES["bridges"],
+    "iql": MIXES["bridges"],
+    "dt": MIXES["episodes"],
+    "bc": MIXES["episodes"],
+}
 """What was found to suit each learner best; none has been confirmed on other data yet (docs/EXPERIMENTS.md)."""
 
 

@@ -156,6 +156,18 @@ def test_by_default_a_learner_gets_what_suits_it(command, tmp_path, monkeypatch,
     assert {(cell.kind, cell.ratio) for cell in records(tmp_path)} >= {(mix.kind, mix.ratio), (other, "2:1")}
 
 
+def test_a_suite_keeps_its_own_ratios(command, monkeypatch):
+    """Table 2 is about them; the command line decides only where a suite does not."""
+    asked = []
+    monkeypatch.setattr(prepare, "find", lambda item, say: pendulum.STITCHED)
+    monkeypatch.setattr(experiment, "cells", lambda *_, ratio, kind, **__: asked.append((ratio, kind)) or [])
+    assert command("--suite", "table2", "--ratio", "3:1").exit_code == 0
+    assert {ratio for ratio, _ in asked} == {"0:1", "1:2", "1:1", "2:1", "4:1"}
+    asked.clear()
+    assert command("--suite", "table4", "--ratio", "3:1", "--augmented", "bridges").exit_code == 0
+    assert set(asked) == {("3:1", "bridges")}
+
+
 def test_last_evaluations_make_the_score(command, tmp_path):
     pendulum.write()
     assert command("--algo", "bc", "--budget", "small", "--steps", 4, "--seeds", 1, "--last", 2).exit_code == 0
