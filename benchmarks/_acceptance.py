@@ -180,7 +180,7 @@ def _scaled(models: ModelConfig, budget: float) -> ModelConfig:
 def _judge(models: Models, source: Source, pairs: Pairs, states: Tensor, config: StitchConfig) -> Proposals:
     """Wrap up and qualify given bridges."""
     bridges = wrap_up(models, pairs, states, config)
-    arrays = vars(pairs) | vars(judge(models, source, bridges, config))
+    arrays = vars(pairs) | vars(judge(models, source, bridges))
     arrays |= {"states": bridges.states, "actions": bridges.actions, "rewards": bridges.rewards}
     return Proposals(**{name: value.cpu().numpy() for name, value in arrays.items()})
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from minari_stitch.data import minari_io
 from minari_stitch.data.provenance import ORACLE_KEY
 from minari_stitch.diffstitch.proposals import Proposals
-from minari_stitch.diffstitch.stitch import Outcome, qualify
+from minari_stitch.diffstitch.stitch import Outcome, doubt, qualify
 from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import InvalidDataError, StitchError
 from minari_stitch.pipeline import default_run_directory, stitch_record
@@ -101,7 +101,7 @@ def measure(dataset_id: str, pairs: int, run_dir: Path | None, seed: int) -> dic
         "accepted_median": rows["bridges accepted"]["median"],
         "floor_median": rows["real windows, inverse model's actions"]["median"],
         "paths": rows,
-        "agreement": agreement(joined.doubt(transform.qualify), errors, DELTAS),
+        "agreement": agreement(doubt(joined, transform.qualify), errors, DELTAS),
     }
     minari_io.annotate(dataset_id, {ORACLE_KEY: result})
     return result

@@ -175,6 +175,15 @@ def _print_outcomes(console: Console, report: Any) -> None:
         acceptance.columns[0].style, acceptance.columns[0].justify = "", "right"
         acceptance.add_row(*(f"{share:.1%}" for share in report["acceptance"].values()))
         console.print(acceptance)
+    if "calibration" in report:
+        calibration = report["calibration"]
+        console.print(
+            f"Delta is calibrated: of {calibration['windows']:,} real windows that no network learned from, "
+            f"{calibration['coverage']:.0%} lie as near to the truth as their judges' disagreement lets expect, and so "
+            "should the accepted bridges.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _print_counts(console: Console, report: Any) -> None:
@@ -209,6 +218,7 @@ def _bridges(dataset: Dataset) -> dict[str, dict[str, float]]:
     columns = {
         "generated states": np.array([row["bridge_states"] for row in rows], float),
         "dynamics error": np.array([row["dynamics_error"] for row in rows]),
+        "bound on the error": np.array([row["error_bound"] for row in rows]),
         "return before": np.array([row["return_before"] for row in rows]),
         "return after": np.array([row["return_after"] for row in rows]),
     }

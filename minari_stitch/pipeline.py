@@ -118,6 +118,14 @@ def check_amount(n_steps: int | None) -> None:
         raise ConfigError(f"n_steps={n_steps} is not possible: ask for at least 1")
 
 
+_DOUBTS = {
+    "calibrated": ("error_bound",),
+    "judges": ("dynamics_error", "disagreement"),
+    "error": ("dynamics_error",),
+}
+"""What delta is compared with, by `QualifyConfig.doubt`; methods without a rule compare as `judges`."""
+
+
 def refilter(dataset: Dataset, delta: float, *, output_id: str | None = None) -> Augmented:
     """Keep the augmented episodes of a dataset that qualify at a smaller delta, and its original ones.
 
@@ -148,7 +156,7 @@ def refilter(dataset: Dataset, delta: float, *, output_id: str | None = None) ->
             "smaller one, or augment again, which reuses its models"
         )
     errors = np.zeros(len(augmented))
-    doubts = ("dynamics_error", "disagreement") if qualify.get("disagreement", True) else ("dynamics_error",)
+    doubts = _DOUBTS[qualify.get("doubt", "judges")]
     errors[augmented] = [max(about[doubt] for doubt in doubts) for about in metadata]
     kept = np.flatnonzero(errors < delta)
     if not augmented[kept].any():

@@ -210,7 +210,7 @@ def test_an_interruption_says_that_work_is_kept(monkeypatch):
 
 def test_filter_keeps_what_qualifies_at_a_smaller_delta(stitched):
     whole = read(toy.STITCHED)
-    errors = [max(m["dynamics_error"], m["disagreement"]) for m in whole.episodes.metadata]
+    errors = [m["error_bound"] for m in whole.episodes.metadata]
     delta = float(np.median(errors))
     kept = [index for index, error in enumerate(errors) if error < delta]
     assert 0 < len(kept) < len(errors)

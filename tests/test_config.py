@@ -43,7 +43,7 @@ def test_the_paper_preset_is_the_method_of_the_paper():
     # Eqs. 4, 9 and 10 as they stand, with one dynamics network.
     assert stitch.literal_delta and (transform.models.members, transform.models.judges) == (1, 1)
     qualify = transform.qualify
-    assert (qualify.termination, qualify.disagreement, qualify.better) == (1, False, False)
+    assert (qualify.termination, qualify.doubt, qualify.better) == (1, "error", False)
     # From one generated state to a window that holds nothing else between its two ends.
     assert (stitch.shortest, stitch.longest) == (1, 100 - 2)
     assert transform.qualify.delta == 2.0
@@ -176,7 +176,8 @@ def test_the_words_for_what_a_setting_takes():
     assert kinds["stitch.fixed_steps"] == "int >= 1 | None"
     assert kinds["stitch.source_fraction"] == "float > 0, <= 1"
     assert kinds["models.diffusion.multipliers"] == "tuple of int >= 1"
-    assert kinds["qualify.disagreement"] == "bool"
+    assert kinds["qualify.better"] == "bool"
+    assert kinds["qualify.doubt"] == "calibrated | judges | error"
 
 
 @settings

@@ -80,7 +80,7 @@ def assert_traceable(source, part, form="full", limit=toy.LIMIT, delta=toy.DELTA
     error = column(part, "dynamics_error")
     assert error[begin:rest].max() == pytest.approx(about["dynamics_error"], rel=1e-6)
     assert not error[:begin].any() and not error[rest:].any()
-    assert max(about["dynamics_error"], about["disagreement"]) < delta
+    assert max(about["dynamics_error"], about["error_bound"]) < delta
     returns = column(part, "return_to_go")
     assert (returns[-1] == 0) if form == "full" else (returns[-1] >= 0)  # what follows a bridge written alone
     togo = [discounted([*part["rewards"][t:], returns[-1]]) for t in range(length + 1)]

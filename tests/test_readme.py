@@ -129,7 +129,7 @@ def small(monkeypatch):
         monkeypatch.setattr(module, "qualify", stitch.qualify)
 
     def refilter(dataset, delta, real=pipeline.refilter, **kwargs):
-        small = {"dynamics_error": delta / 2, "disagreement": 0.0}
+        small = {"error_bound": delta / 2}
         metadata = [about | small for about in dataset.episodes.metadata]
         return real(replace(dataset, episodes=replace(dataset.episodes, metadata=metadata)), delta, **kwargs)
 

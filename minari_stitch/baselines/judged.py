@@ -44,7 +44,8 @@ class JudgedJob(Job):
 
     def _judge(self, name: str, generator: torch.Generator) -> MLP:
         config = self.transform.judges
-        return build_judge(name, *self.widths, hidden=config.hidden, members=config.members, generator=generator)
+        sizes = {"hidden": config.hidden, "layers": config.layers, "members": config.members}
+        return build_judge(name, *self.widths, **sizes, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)

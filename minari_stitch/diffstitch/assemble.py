@@ -156,6 +156,7 @@ def _stitch_one(
             "similarity": float(chunk.similarity[row]),
             "dynamics_error": float(chunk.error[row]),
             "disagreement": float(chunk.disagreement[row]),
+            "error_bound": float(chunk.bound[row]),
             "termination": float(chunk.termination[row]),
             "return_before": float(chunk.before[row]),
             "return_after": float(chunk.after[row] if goals is None else infos["return_to_go"][begin, 0]),

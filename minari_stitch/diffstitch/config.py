@@ -10,7 +10,7 @@ from pydantic import Field
 from minari_stitch.config import Count, Decay, NonNegative, Positive, Share, settings
 from minari_stitch.diffstitch.diffusion import MaskKind, Parametrisation
 from minari_stitch.errors import ConfigError
-from minari_stitch.learn.loop import FitConfig
+from minari_stitch.learn.loop import FitConfig, perceptron
 from minari_stitch.learn.normalize import NormalizerKind
 
 
@@ -45,7 +45,7 @@ class DiffusionConfig:
     """Share of windows trained without their return; 0 trains no return condition (released code: 0.25)."""
     returns_scale: Positive = 400.0
     """Divisor of the discounted return that conditions the network (released code: 400)."""
-    fit: FitConfig = field(default_factory=lambda: FitConfig(steps=3000, batch_size=64, learning_rate=1e-3))
+    fit: FitConfig = field(default_factory=lambda: FitConfig(steps=1500, batch_size=64, learning_rate=3e-3))
     """Training of the U-Net."""
 
     def __post_init__(self) -> None:
@@ -69,19 +69,23 @@ class ModelConfig:
 
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     """The generative model."""
-    hidden: Count = 256
-    """Width of the hidden layers."""
+    hidden: Count = 192
+    """Width of the hidden layers (released code: 256)."""
+    layers: Count = 3
+    """Hidden layers of f_omega and f_phi (released code: 4)."""
+    inverse_layers: Count = 3
+    """Hidden layers of f_psi (released code: 2)."""
     members: Count = 4
     """Dynamics networks. The last `judges` of them only qualify and never repair (paper: 1; released code: 7)."""
     judges: Count = 2
     """Dynamics networks that qualification listens to, the last ones; they may be all where none repairs or chooses."""
-    dynamics: FitConfig = field(default_factory=lambda: FitConfig(steps=10_000, batch_size=256, learning_rate=1e-3))
+    dynamics: FitConfig = field(default_factory=lambda: perceptron(18_000))
     """Training of f_omega."""
-    inverse: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch_size=256, learning_rate=1e-3))
+    inverse: FitConfig = field(default_factory=lambda: perceptron(8000))
     """Training of f_psi."""
-    reward: FitConfig = field(default_factory=lambda: FitConfig(steps=3000, batch_size=256, learning_rate=1e-3))
+    reward: FitConfig = field(default_factory=lambda: perceptron(4000))
     """Training of f_phi."""
-    termination: FitConfig = field(default_factory=lambda: FitConfig(steps=2000, batch_size=256, learning_rate=1e-3))
+    termination: FitConfig = field(default_factory=lambda: perceptron(2000))
     """Training of the classifier of terminations (released code)."""
 
     def __post_init__(self) -> None:
@@ -166,10 +170,12 @@ class QualifyConfig:
     """Which bridges are accepted."""
 
     delta: Positive = 2.0
-    """Largest squared distance, in standardised state space, of a state from its prediction (Eq. 10)."""
+    """Largest squared distance, in standardised state space, of a state from what its predecessor leads to (Eq. 10)."""
     termination: Share = 0.5
     """A predicted probability of an end inside the bridge that rejects it; of 1 none does (paper)."""
-    disagreement: bool = True
-    """Reject too where the variance between the judges reaches delta (paper: only their prediction counts)."""
+    doubt: Literal["calibrated", "judges", "error"] = "calibrated"
+    """What has to be below delta: the distance from the judges' prediction and what that may be off from the truth, as
+    held-out data say with 90 % confidence; the larger of the distance and the judges' variance; or the distance alone
+    (paper)."""
     better: bool = True
     """Reject what does not raise the discounted return of the source (released code; the paper does not ask)."""

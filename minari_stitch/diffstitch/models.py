@@ -15,6 +15,7 @@ from minari_stitch.diffstitch.config import ModelConfig
 from minari_stitch.diffstitch.diffusion import Schedule
 from minari_stitch.diffstitch.unet import TemporalUNet
 from minari_stitch.learn import judging
+from minari_stitch.learn.calibration import UNCALIBRATED, Calibration
 from minari_stitch.learn.nets import MLP, initialise
 from minari_stitch.learn.scales import Scales
 from minari_stitch.learn.tables import load_weights
@@ -39,6 +40,7 @@ class Models:
     reward_net: MLP
     termination_net: MLP | None
     autocast: torch.dtype | None = None
+    calibration: Calibration = UNCALIBRATED
 
     def denoise(self, *inputs: Tensor | None) -> Tensor:
         """The diffusion network's prediction `(B, H, S)` in float32; see `TemporalUNet.forward`."""
@@ -96,10 +98,12 @@ def build(name: str, states: int, actions: int, config: ModelConfig, generator: 
         initialise(unet, generator)
         return unet
     if name in judging.SALTS:
-        return judging.build_judge(
-            name, states, actions, hidden=config.hidden, members=config.members, generator=generator
-        )
-    inputs, outputs, layers = {"inverse": (2 * states, actions, 2), "reward": (states + actions, 1, 4)}[name]
+        sizes = {"hidden": config.hidden, "layers": config.layers, "members": config.members}
+        return judging.build_judge(name, states, actions, **sizes, generator=generator)
+    inputs, outputs, layers = {
+        "inverse": (2 * states, actions, config.inverse_layers),
+        "reward": (states + actions, 1, config.layers),
+    }[name]
     return MLP(inputs, outputs, hidden=config.hidden, layers=layers, members=1, generator=generator)
 
 

@@ -10,7 +10,7 @@ from minari_stitch.learn.loop import FitConfig
 
 def full() -> dict[str, Any]:
     """For a GPU."""
-    fits = {
+    fits: dict[str, Any] = {
         network: FitConfig(steps=30_000, batch_size=1024, learning_rate=1e-3, evaluate_every=1000)
         for network in ("dynamics", "inverse", "reward", "termination")
     }
@@ -20,7 +20,7 @@ def full() -> dict[str, Any]:
         fit=FitConfig(steps=100_000, batch_size=256, learning_rate=5e-4, ema=0.999, evaluate_every=1000),
     )
     return {
-        "models": ModelConfig(diffusion=diffusion, hidden=512, members=7, judges=4, **fits),
+        "models": ModelConfig(diffusion=diffusion, hidden=512, layers=4, members=7, judges=4, **fits),
         "stitch": StitchConfig(max_bridge=48, pool=16384, sampler_steps=20, draws=4, chunk=512),
     }
 
@@ -40,6 +40,9 @@ def paper() -> dict[str, Any]:
     return {
         "models": ModelConfig(
             diffusion=diffusion,
+            hidden=256,
+            layers=4,
+            inverse_layers=2,
             members=1,
             judges=1,
             dynamics=fit,
@@ -61,5 +64,5 @@ def paper() -> dict[str, Any]:
             draws=1,
             repair_steps=0,
         ),
-        "qualify": QualifyConfig(termination=1, disagreement=False, better=False),
+        "qualify": QualifyConfig(termination=1, doubt="error", better=False),
     }

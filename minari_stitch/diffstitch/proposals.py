@@ -47,6 +47,7 @@ class Proposals(Arrays):
         rewards: `(B, L + 1)`.
         errors: `(B, L + 1)` squared distance in standardised state space.
         disagreement: `(B,)`.
+        bound: `(B,)`.
         termination: `(B,)`.
         before: `(B,)`.
         after: `(B,)`.
@@ -62,6 +63,7 @@ class Proposals(Arrays):
     rewards: np.ndarray
     errors: np.ndarray
     disagreement: np.ndarray
+    bound: np.ndarray
     termination: np.ndarray
     before: np.ndarray
     after: np.ndarray
@@ -74,10 +76,6 @@ class Proposals(Arrays):
     def error(self) -> np.ndarray:
         """`(B,)` largest error of each bridge: what delta is compared with (Eq. 10)."""
         return self.errors.max(1)
-
-    def doubt(self, config: QualifyConfig) -> np.ndarray:
-        """`(B,)` what `qualify` compares with delta: the largest error, and the judges' variance where it counts."""
-        return np.maximum(self.error, self.disagreement) if config.disagreement else self.error
 
     def head(self, count: int) -> Proposals:
         """The first `count` pairs."""
@@ -145,7 +143,7 @@ def propose(models: Models, source: Source, config: StitchConfig, seed: int, chu
     pairs = estimate_steps(models, source, candidates, config, generator)
     states = _truest(models, source, pairs, config, generator)
     bridges = wrap_up(models, pairs, states, config)
-    verdict = judge(models, source, bridges, config)
+    verdict = judge(models, source, bridges)
     arrays = {
         **vars(pairs),
         **vars(verdict),

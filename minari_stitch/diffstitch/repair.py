@@ -15,6 +15,9 @@ from minari_stitch.diffstitch.models import Models
 from minari_stitch.learn.judging import squared_errors, transition_errors, transitions
 
 _RATE = 0.1
+_DISAGREEMENT = 10.0
+"""Weight of the networks' variance beside their squared error. They learned from the same data and err alike: where
+they disagree, they are off from the truth by many times their variance (docs/EXPERIMENTS.md)."""
 
 
 def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
@@ -35,7 +38,7 @@ def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, itera
     row, time = transitions(states, steps)
     free = (time > 0)[:, None]
     low, high = models.scales.low, models.scales.high
-    before = torch.stack(transition_errors(models.repairers, states, actions, steps)).sum(0)
+    before = _off(*transition_errors(models.repairers, states, actions, steps))
     with torch.enable_grad():
         z, u = states[row, time].requires_grad_(), actions[row, time].requires_grad_()
         # Transitions lie one after the other, so the next one's state is a shift, and the target ends a bridge.
@@ -45,15 +48,18 @@ def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, itera
             for group in optimizer.param_groups:
                 group["lr"] = _RATE * (1 - i / iterations)
             optimizer.zero_grad()
-            error, spread = squared_errors(models.repairers(z, u), torch.where(last, target, z.roll(-1, 0)))
-            # Disagreement counts as error: it keeps the path where the networks know the dynamics.
-            (error + spread).sum().backward()
+            _off(*squared_errors(models.repairers(z, u), torch.where(last, target, z.roll(-1, 0)))).sum().backward()
             optimizer.step()
             with torch.no_grad():
                 u.clamp_(-1, 1)
                 z.copy_(torch.where(free, z.clamp(low, high), start))
     repaired, acted = states.clone(), actions.clone()
     repaired[row, time], acted[row, time] = z.detach(), u.detach()
-    after = torch.stack(transition_errors(models.repairers, repaired, acted, steps)).sum(0)
+    after = _off(*transition_errors(models.repairers, repaired, acted, steps))
     better = (after.amax(1) < before.amax(1))[:, None, None]
     return torch.where(better, repaired, states), torch.where(better, acted, actions)
+
+
+def _off(error: Tensor, spread: Tensor) -> Tensor:
+    """What repair lowers: disagreement counts, and keeps the path where the networks know the dynamics."""
+    return error + _DISAGREEMENT * spread

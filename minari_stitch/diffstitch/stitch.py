@@ -93,6 +93,7 @@ class Verdict:
     Attributes:
         errors: `(B, L + 1)` squared distance of each state from its prediction; 0 after the bridge.
         disagreement: `(B,)` largest variance between the judging networks, summed over dimensions.
+        bound: `(B,)` squared distance from the truth that no state exceeds, at nine bridges of ten.
         termination: `(B,)` largest predicted probability of an end inside the bridge.
         before: `(B,)` discounted return of the source's state in the dataset.
         after: `(B,)` discounted return of the same state in the stitched episode.
@@ -100,6 +101,7 @@ class Verdict:
 
     errors: Tensor
     disagreement: Tensor
+    bound: Tensor
     termination: Tensor
     before: Tensor
     after: Tensor
@@ -200,8 +202,11 @@ def wrap_up(models: Models, pairs: Pairs, states: Tensor, config: StitchConfig) 
     return Bridges(pairs=pairs, states=states, actions=actions, rewards=rewards.reshape(len(states), -1))
 
 
-def judge(models: Models, source: Source, bridges: Bridges, config: StitchConfig) -> Verdict:
-    """Module 4, first half (Eq. 9): judge each transition by dynamics networks that had no part in the repair."""
+def judge(models: Models, source: Source, bridges: Bridges) -> Verdict:
+    """Module 4, first half (Eq. 9): judge each transition by dynamics networks that had no part in the repair.
+
+    A state may be off from what the judges predict, and the judges from the truth: their calibration bounds the latter.
+    """
     pairs, states = bridges.pairs, bridges.states
     errors, spread = transition_errors(models.judges, states, bridges.actions, pairs.steps)
     position = torch.arange(states.shape[1], device=states.device)
@@ -210,9 +215,11 @@ def judge(models: Models, source: Source, bridges: Bridges, config: StitchConfig
     within = (position[:-1] <= pairs.steps[:, None]) * source.power(position[:-1])
     after = (bridges.rewards * within).sum(1)
     after = after + source.power(pairs.steps + 1) * source.suffix_return(pairs.source, pairs.target, pairs.steps)
+    disagreement = spread.amax(1)
     return Verdict(
         errors=errors,
-        disagreement=spread.amax(1),
+        disagreement=disagreement,
+        bound=errors.amax(1) + models.calibration(disagreement),
         termination=(ends * inside).amax(1),
         before=source.returns[pairs.source],
         after=after,
@@ -229,6 +236,8 @@ class Judged(Protocol):
     @property
     def disagreement(self) -> np.ndarray: ...  # noqa: D102
     @property
+    def bound(self) -> np.ndarray: ...  # noqa: D102
+    @property
     def termination(self) -> np.ndarray: ...  # noqa: D102
     @property
     def before(self) -> np.ndarray: ...  # noqa: D102
@@ -236,18 +245,24 @@ class Judged(Protocol):
     def after(self) -> np.ndarray: ...  # noqa: D102
 
 
+def doubt(judged: Judged, config: QualifyConfig) -> np.ndarray:
+    """`(B,)` what `qualify` compares with delta, by the rule `config.doubt`."""
+    if config.doubt == "calibrated":
+        return judged.bound
+    error = judged.errors.max(1)
+    return error if config.doubt == "error" else np.maximum(error, judged.disagreement)
+
+
 def qualify(judged: Judged, config: QualifyConfig) -> np.ndarray:
     """Module 4, second half (Eq. 10): a bridge is accepted if every transition is off by less than delta.
 
-    Beyond the paper, and each by a setting: the variance between the judges counts as an error, a predicted
+    Beyond the paper, and each by a setting: what the judges may be wrong by counts as an error, a predicted
     termination inside the bridge rejects, and so does a return that would not rise.
 
     Returns:
         `(B,)` the `Outcome` of each; NaN fails every comparison and is never accepted.
     """
-    consistent = judged.errors.max(1) < config.delta
-    if config.disagreement:
-        consistent &= judged.disagreement < config.delta
+    consistent = doubt(judged, config) < config.delta
     goes_on = (judged.termination < config.termination) | (config.termination == 1)
     better = (judged.after > judged.before) | (not config.better)
     return np.select(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from minari_stitch.diffstitch.stitch import Outcome, qualify
 from minari_stitch.diffstitch.training import train_network
 from minari_stitch.errors import ConfigError, LowAcceptanceError, NothingToStitchError
 from minari_stitch.job import Job
+from minari_stitch.learn.calibration import COVERAGE, Calibration, calibrate
+from minari_stitch.learn.tables import Tables
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 from minari_stitch.transform import LOWEST_ACCEPTANCE, PATIENCE, Sample, Transform
@@ -138,12 +141,19 @@ class StitchJob(Job):
 
     def make(self, number: int) -> Proposals:
         """Propose and judge a chunk of pairs."""
-        return propose(self.models, self.origin, self.transform.stitch, self.seed, number)
+        models = dataclasses.replace(self.models, calibration=self.calibration)
+        return propose(models, self.origin, self.transform.stitch, self.seed, number)
 
     @cached_property
     def models(self) -> Models:
         """The trained networks."""
         return load_models(self.episodes, self.scales, self.transform.models, self.networks, self.autocast)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What the judges' disagreement says of their error on held-out windows as long as bridges."""
+        config, tables = self.transform.stitch, Tables(self.episodes, self.scales, self.seed)
+        return calibrate(self.models.judges, tables, config.shortest + 1, config.longest + 1, self.seed)
 
     @cached_property
     def origin(self) -> Source:
@@ -190,7 +200,7 @@ class FittedDiffStitch:
             self._require_acceptance(report, made, n_steps)
         moved = 0 if self.goals else int(self.dataset.episodes.goal_dimensions().sum())
         return Sample(
-            report=report.to_dict() | ({"goal_dimensions": moved} if moved else {}),
+            report=report.to_dict() | self._calibration() | ({"goal_dimensions": moved} if moved else {}),
             n_steps=written,
             n_episodes=episodes,
             n_synthetic=synthetic,
@@ -206,6 +216,12 @@ class FittedDiffStitch:
         limit = self.dataset.max_episode_steps
         spans = Spans.of(self.dataset.episodes, proposals, form=self.transform.form, max_episode_steps=limit)
         return spans, np.flatnonzero(qualify(proposals, self.transform.qualify) == Outcome.ACCEPTED)
+
+    def _calibration(self) -> dict[str, Any]:
+        """What delta promises, where it is calibrated."""
+        if self.transform.qualify.doubt != "calibrated":
+            return {}
+        return {"calibration": {"coverage": COVERAGE, **dataclasses.asdict(self.job.calibration)}}
 
     def _parts(self) -> Iterator[dict[str, Any]]:
         for number in itertools.count():

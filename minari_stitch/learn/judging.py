@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minari_stitch.config import Count, settings
-from minari_stitch.learn.loop import FitConfig
+from minari_stitch.learn.loop import FitConfig, perceptron
 from minari_stitch.learn.nets import MLP
 from minari_stitch.learn.tables import RowLoss, Tables
 
@@ -28,26 +28,30 @@ SALTS = {"dynamics": 1, "termination": 4}
 class JudgeConfig:
     """The judging networks of a method that has no dynamics networks of its own."""
 
-    hidden: Count = 256
+    hidden: Count = 192
     """Width of the hidden layers."""
+    layers: Count = 3
+    """Hidden layers of the dynamics networks."""
     members: Count = 4
     """Dynamics networks."""
-    dynamics: FitConfig = field(default_factory=lambda: FitConfig(steps=10_000, batch_size=256, learning_rate=1e-3))
+    dynamics: FitConfig = field(default_factory=lambda: perceptron(18_000))
     """Training of the dynamics networks."""
-    termination: FitConfig = field(default_factory=lambda: FitConfig(steps=2000, batch_size=256, learning_rate=1e-3))
+    termination: FitConfig = field(default_factory=lambda: perceptron(2000))
     """Training of the classifier of terminations."""
 
     @classmethod
     def full(cls) -> Self:
         """As many and as large as DiffStitch's on a GPU."""
         fit = FitConfig(steps=30_000, batch_size=1024, learning_rate=1e-3, evaluate_every=1000)
-        return cls(hidden=512, members=7, dynamics=fit, termination=fit)
+        return cls(hidden=512, layers=4, members=7, dynamics=fit, termination=fit)
 
 
-def build_judge(name: str, states: int, actions: int, *, hidden: int, members: int, generator: torch.Generator) -> MLP:
+def build_judge(
+    name: str, states: int, actions: int, *, hidden: int, layers: int, members: int, generator: torch.Generator
+) -> MLP:
     """The dynamics ensemble, or the classifier of terminations, with fresh weights on the CPU."""
     if name == "dynamics":
-        return MLP(states + actions, states, hidden=hidden, layers=4, members=members, generator=generator)
+        return MLP(states + actions, states, hidden=hidden, layers=layers, members=members, generator=generator)
     return MLP(states, 1, hidden=hidden, layers=2, members=1, generator=generator)
 
 

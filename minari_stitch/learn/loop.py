@@ -46,6 +46,11 @@ class FitConfig:
     """Evaluations without a better held-out loss before the fit stops."""
 
 
+def perceptron(steps: int) -> FitConfig:
+    """How a small perceptron learns most a second on a CPU: small batches, a high rate (docs/EXPERIMENTS.md)."""
+    return FitConfig(steps=steps, batch_size=128, learning_rate=6e-3)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
     """What a fit reached.

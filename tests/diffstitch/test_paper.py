@@ -380,7 +380,7 @@ def test_actions_rewards_and_verdicts_are_those_of_eqs_7_to_10():
     pairs = pairs_with(world, [*range(1, H - 1)])
     states = stitch.stitch_states(world.models, world.source, pairs, PAPER.stitch, seeded(5))
     bridges = stitch.wrap_up(world.models, pairs, states, PAPER.stitch)
-    verdict = stitch.judge(world.models, world.source, bridges, PAPER.stitch)
+    verdict = stitch.judge(world.models, world.source, bridges)
     for b, delta in enumerate(pairs.steps.tolist()):
         path = states[b, : delta + 2].double().numpy()
         actions, rewards = literal.wrap_up(path, world.f_psi, world.f_phi)
@@ -400,7 +400,8 @@ def test_actions_rewards_and_verdicts_are_those_of_eqs_7_to_10():
 def judged(errors, **columns):
     """Two bridges with some errors, good in every other way."""
     columns = {"reachable": True, "disagreement": 0.0, "termination": 0.0, "before": 0.0, "after": 1.0} | columns
-    return SimpleNamespace(errors=errors, **{name: np.full(2, value) for name, value in columns.items()})
+    filled = {name: np.full(2, value) for name, value in columns.items()}
+    return SimpleNamespace(errors=errors, bound=errors.max(1) + filled["disagreement"], **filled)
 
 
 @pytest.mark.parametrize(
@@ -419,7 +420,8 @@ def test_disagreeing_networks_reject_only_by_default():
     world = linear_world(usual, offsets=(0.0, 0.0, 9.0, -9.0))  # the two judges, about the truth
     chunk = propose(world.models, world.source, usual.stitch, 0, 0)
     large = adjust(usual, {"qualify.delta": float(chunk.error.max()) + 1, "qualify.better": False})
-    alone = adjust(large, {"qualify.disagreement": False, "qualify.termination": 1})
+    alone = adjust(large, {"qualify.doubt": "error", "qualify.termination": 1})
+    large = adjust(large, {"qualify.doubt": "judges"})
     assert (chunk.disagreement > large.qualify.delta).all()
     assert not (qualify(chunk, large.qualify) == Outcome.ACCEPTED).any()
     assert (qualify(chunk, alone.qualify) == Outcome.ACCEPTED).tolist() == chunk.reachable.tolist()

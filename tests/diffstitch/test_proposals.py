@@ -10,7 +10,7 @@ from minari_stitch.diffstitch import proposals as module
 from minari_stitch.diffstitch.config import QualifyConfig, StitchConfig
 from minari_stitch.diffstitch.proposals import Proposals, StitchReport, propose
 from minari_stitch.diffstitch.source import Source
-from minari_stitch.diffstitch.stitch import Outcome, qualify
+from minari_stitch.diffstitch.stitch import Outcome, doubt, qualify
 from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import StorageError
 
@@ -44,7 +44,8 @@ def judged(**columns):
         "before": np.zeros(count),
         "after": np.ones(count),
     }
-    return Proposals(**defaults | {name: np.asarray(value) for name, value in columns.items()})
+    columns = defaults | {name: np.asarray(value) for name, value in columns.items()}
+    return Proposals(**{"bound": columns["errors"].max(1)} | columns)
 
 
 def outcome(config=None, /, **values):
@@ -70,8 +71,9 @@ def test_the_first_reason_counts():
     [
         ({"errors": [0.0, 1.9999, 0.0]}, Outcome.ACCEPTED),
         ({"errors": [2.0001, 0.0, 0.0]}, Outcome.INCONSISTENT),
-        ({"disagreement": 1.9999}, Outcome.ACCEPTED),
-        ({"disagreement": 2.0}, Outcome.INCONSISTENT),
+        ({"disagreement": 99.0}, Outcome.ACCEPTED),
+        ({"bound": 1.9999}, Outcome.ACCEPTED),
+        ({"bound": 2.0}, Outcome.INCONSISTENT),
         ({"termination": 0.4999}, Outcome.ACCEPTED),
         ({"termination": 0.9}, Outcome.TERMINATED),
         ({"before": -3.0, "after": -2.9}, Outcome.ACCEPTED),
@@ -82,7 +84,18 @@ def test_thresholds_are_where_they_are_said_to_be(values, expected):
     assert outcome(**values) == expected
 
 
-@pytest.mark.parametrize("name", ["errors", "disagreement", "termination", "after"])
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("calibrated", [3.0, 0.5]), ("judges", [0.9, 2.0]), ("error", [0.9, 0.2])]
+)
+def test_what_is_compared_with_delta(rule, expected):
+    chunk = judged(errors=[[0.1, 0.9, 0.0], [0.2, 0.0, 0.1]], disagreement=[0.5, 2.0], bound=[3.0, 0.5])
+    assert doubt(chunk, QualifyConfig(doubt=rule)).tolist() == expected
+    for delta in (0.3, 0.6, 1.0, 2.5):
+        outcomes = qualify(chunk, QualifyConfig(doubt=rule, delta=delta))
+        assert (outcomes == Outcome.ACCEPTED).tolist() == [value < delta for value in expected]
+
+
+@pytest.mark.parametrize("name", ["errors", "bound", "termination", "after"])
 def test_what_could_not_be_measured_is_never_accepted(name):
     value = [0.0, np.nan, 0.0] if name == "errors" else np.nan
     assert outcome(**{name: value}) != Outcome.ACCEPTED

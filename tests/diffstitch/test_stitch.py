@@ -384,7 +384,7 @@ def test_the_verdict_matches_a_loop(limit):
     pairs, s = pairs_of(source), models.scales
     states = stitch_states(models, source, pairs, CONFIG, seeded())
     bridges = wrap_up(models, pairs, states, dataclasses.replace(CONFIG, repair_steps=0))
-    verdict = judge(models, source, bridges, CONFIG)
+    verdict = judge(models, source, bridges)
     rewards = bridges.rewards.double()
     for b, n in enumerate(pairs.steps.tolist()):
         decoded = s.state.decode(states[b]).double().numpy(), s.action.decode(bridges.actions[b]).double().numpy()
@@ -412,7 +412,7 @@ def test_a_real_window_is_found_faultless():
     rows = starts[:, None] + torch.minimum(torch.arange(9), steps[:, None] + 1)
     pairs = dataclasses.replace(pairs_of(source, 2), source=starts, target=starts + steps + 1, steps=steps)
     config = dataclasses.replace(CONFIG, repair_steps=0)
-    verdict = judge(models, source, wrap_up(models, pairs, source.z[rows], config), config)
+    verdict = judge(models, source, wrap_up(models, pairs, source.z[rows], config))
     assert verdict.errors.max() < 1e-6 and verdict.disagreement.max() < 1e-8
     # Its own rewards, predicted: the return is that of the dataset.
     torch.testing.assert_close(verdict.after, verdict.before, rtol=1e-4, atol=1e-3)

@@ -4,6 +4,7 @@ from linear import episodes, exact, inverse, next_state
 
 from minari_stitch.diffstitch.config import QualifyConfig
 from minari_stitch.diffstitch.proposals import Proposals
+from minari_stitch.diffstitch.stitch import doubt
 from minari_stitch.errors import StitchError
 from minari_stitch.sim import demo
 from minari_stitch.sim.oracle import MujocoLocomotion, agreement, largest, oracle_errors, real_paths
@@ -121,11 +122,11 @@ def test_agreement_matches_counting():
     errors, disagreement = rng.exponential(1, (count, 4)), rng.exponential(1.5, count)
     oracle = errors * rng.lognormal(0, 0.5, (count, 4))
     oracle[:, 1:][rng.random((count, 3)) < 0.2] = np.nan
-    chunk = Proposals(**columns, errors=errors, disagreement=disagreement)
-    rows = agreement(chunk.doubt(QualifyConfig()), oracle, (1e-6, 0.5, 2.0, 1e6))
+    chunk = Proposals(**columns, errors=errors, disagreement=disagreement, bound=errors.max(1) + disagreement)
+    rows = agreement(doubt(chunk, QualifyConfig()), oracle, (1e-6, 0.5, 2.0, 1e6))
     assert [row["delta"] for row in rows] == [1e-6, 0.5, 2.0, 1e6]
     for row in rows:
-        accepted = [b for b in range(count) if errors[b].max() < row["delta"] and disagreement[b] < row["delta"]]
+        accepted = [b for b in range(count) if errors[b].max() + disagreement[b] < row["delta"]]
         true = [b for b in range(count) if np.nanmax(oracle[b]) < row["delta"]]
         both = set(accepted) & set(true)
         expected = {
