@@ -30,6 +30,7 @@ LAYERS = [
     {"learn.scales"},
     {"learn.tables"},
     {"learn.judging"},
+    {"learn.calibration"},
     {"run"},
     {"job", "transform"},
     {"registry"},
