@@ -157,6 +157,7 @@ def _stitch_one(
             "dynamics_error": float(chunk.error[row]),
             "disagreement": float(chunk.disagreement[row]),
             "error_bound": float(chunk.bound[row]),
+            "drift": float(chunk.drift[row]),
             "termination": float(chunk.termination[row]),
             "return_before": float(chunk.before[row]),
             "return_after": float(chunk.after[row] if goals is None else infos["return_to_go"][begin, 0]),

@@ -171,6 +171,9 @@ class QualifyConfig:
 
     delta: Positive = 2.0
     """Largest squared distance, in standardised state space, of a state from what its predecessor leads to (Eq. 10)."""
+    drift: Positive | None = 0.05
+    """Largest share of the way from source to target that a bridge may gain by errors instead of actions; None: any
+    (paper). Small errors add up where all lead one way, and learners come to rely on them (docs/EXPERIMENTS.md)."""
     termination: Share = 0.5
     """A predicted probability of an end inside the bridge that rejects it; of 1 none does (paper)."""
     doubt: Literal["calibrated", "judges", "error"] = "calibrated"

@@ -48,6 +48,7 @@ class Proposals(Arrays):
         errors: `(B, L + 1)` squared distance in standardised state space.
         disagreement: `(B,)`.
         bound: `(B,)`.
+        drift: `(B,)`.
         termination: `(B,)`.
         before: `(B,)`.
         after: `(B,)`.
@@ -64,6 +65,7 @@ class Proposals(Arrays):
     errors: np.ndarray
     disagreement: np.ndarray
     bound: np.ndarray
+    drift: np.ndarray
     termination: np.ndarray
     before: np.ndarray
     after: np.ndarray

@@ -4,6 +4,9 @@ A diffusion model draws a plausible path, but each of its states carries a small
 largest one decides whether a bridge qualifies. Here the generated states and the actions become variables,
 and gradient descent on the squared transition error spreads and removes what is inconsistent; both ends stay.
 Only networks that do not judge take part, so qualification still sees the result for the first time.
+
+A target that the dynamics cannot reach in time leaves an error in every step, small and all in one direction: the
+bridge gains what no action gave it, and a critic learns to count on it. So the sum of errors is lowered as well.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ _RATE = 0.1
 _DISAGREEMENT = 10.0
 """Weight of the networks' variance beside their squared error. They learned from the same data and err alike: where
 they disagree, they are off from the truth by many times their variance (docs/EXPERIMENTS.md)."""
+
+_DRIFT = 0.3
+"""Weight of the squared sum of a bridge's errors beside the sum of their squares."""
 
 
 def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
@@ -48,7 +54,9 @@ def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, itera
             for group in optimizer.param_groups:
                 group["lr"] = _RATE * (1 - i / iterations)
             optimizer.zero_grad()
-            _off(*squared_errors(models.repairers(z, u), torch.where(last, target, z.roll(-1, 0)))).sum().backward()
+            following, predicted = torch.where(last, target, z.roll(-1, 0)), models.repairers(z, u)
+            drift = z.new_zeros(len(states), z.shape[1]).index_add(0, row, following - predicted.mean(0))
+            (_off(*squared_errors(predicted, following)).sum() + _DRIFT * drift.square().sum()).backward()
             optimizer.step()
             with torch.no_grad():
                 u.clamp_(-1, 1)

@@ -24,7 +24,7 @@ from minari_stitch.diffstitch.dream import closest, generate
 from minari_stitch.diffstitch.models import Models
 from minari_stitch.diffstitch.repair import repair
 from minari_stitch.diffstitch.source import Source
-from minari_stitch.learn.judging import transition_errors
+from minari_stitch.learn.judging import transition_errors, transitions
 
 
 class Outcome(IntEnum):
@@ -94,6 +94,7 @@ class Verdict:
         errors: `(B, L + 1)` squared distance of each state from its prediction; 0 after the bridge.
         disagreement: `(B,)` largest variance between the judging networks, summed over dimensions.
         bound: `(B,)` squared distance from the truth that no state exceeds, at nine bridges of ten.
+        drift: `(B,)` share of the way from source to target that no action explains, by the judges.
         termination: `(B,)` largest predicted probability of an end inside the bridge.
         before: `(B,)` discounted return of the source's state in the dataset.
         after: `(B,)` discounted return of the same state in the stitched episode.
@@ -102,6 +103,7 @@ class Verdict:
     errors: Tensor
     disagreement: Tensor
     bound: Tensor
+    drift: Tensor
     termination: Tensor
     before: Tensor
     after: Tensor
@@ -220,10 +222,21 @@ def judge(models: Models, source: Source, bridges: Bridges) -> Verdict:
         errors=errors,
         disagreement=disagreement,
         bound=errors.amax(1) + models.calibration(disagreement),
+        drift=_drift(models, bridges),
         termination=(ends * inside).amax(1),
         before=source.returns[pairs.source],
         after=after,
     )
+
+
+def _drift(models: Models, bridges: Bridges) -> Tensor:
+    """The sum of a bridge's errors along the straight way from source to target, as a share of that way."""
+    states, steps = bridges.states, bridges.pairs.steps
+    row, time = transitions(states, steps)
+    errors = states[row, time + 1] - models.judges(states[row, time], bridges.actions[row, time]).mean(0)
+    total = torch.zeros_like(states[:, 0]).index_add(0, row, errors)
+    way = states[:, -1] - states[:, 0]  # padded with the target
+    return (total * way).sum(1) / way.square().sum(1).clamp(min=1e-12)
 
 
 class Judged(Protocol):
@@ -237,6 +250,8 @@ class Judged(Protocol):
     def disagreement(self) -> np.ndarray: ...  # noqa: D102
     @property
     def bound(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def drift(self) -> np.ndarray: ...  # noqa: D102
     @property
     def termination(self) -> np.ndarray: ...  # noqa: D102
     @property
@@ -256,13 +271,15 @@ def doubt(judged: Judged, config: QualifyConfig) -> np.ndarray:
 def qualify(judged: Judged, config: QualifyConfig) -> np.ndarray:
     """Module 4, second half (Eq. 10): a bridge is accepted if every transition is off by less than delta.
 
-    Beyond the paper, and each by a setting: what the judges may be wrong by counts as an error, a predicted
-    termination inside the bridge rejects, and so does a return that would not rise.
+    Beyond the paper, and each by a setting: what the judges may be wrong by counts as an error, errors may not carry a
+    bridge towards its target, a predicted termination inside it rejects, and so does a return that would not rise.
 
     Returns:
         `(B,)` the `Outcome` of each; NaN fails every comparison and is never accepted.
     """
     consistent = doubt(judged, config) < config.delta
+    if config.drift is not None:
+        consistent &= judged.drift < config.drift
     goes_on = (judged.termination < config.termination) | (config.termination == 1)
     better = (judged.after > judged.before) | (not config.better)
     return np.select(

@@ -399,7 +399,8 @@ def test_actions_rewards_and_verdicts_are_those_of_eqs_7_to_10():
 
 def judged(errors, **columns):
     """Two bridges with some errors, good in every other way."""
-    columns = {"reachable": True, "disagreement": 0.0, "termination": 0.0, "before": 0.0, "after": 1.0} | columns
+    zeros = dict.fromkeys(("disagreement", "drift", "termination", "before"), 0.0)
+    columns = {"reachable": True, "after": 1.0} | zeros | columns
     filled = {name: np.full(2, value) for name, value in columns.items()}
     return SimpleNamespace(errors=errors, bound=errors.max(1) + filled["disagreement"], **filled)
 
@@ -420,7 +421,7 @@ def test_disagreeing_networks_reject_only_by_default():
     world = linear_world(usual, offsets=(0.0, 0.0, 9.0, -9.0))  # the two judges, about the truth
     chunk = propose(world.models, world.source, usual.stitch, 0, 0)
     large = adjust(usual, {"qualify.delta": float(chunk.error.max()) + 1, "qualify.better": False})
-    alone = adjust(large, {"qualify.doubt": "error", "qualify.termination": 1})
+    alone = adjust(large, {"qualify.doubt": "error", "qualify.drift": None, "qualify.termination": 1})
     large = adjust(large, {"qualify.doubt": "judges"})
     assert (chunk.disagreement > large.qualify.delta).all()
     assert not (qualify(chunk, large.qualify) == Outcome.ACCEPTED).any()

@@ -40,6 +40,7 @@ def judged(**columns):
         "rewards": np.zeros((count, 3), np.float32),
         "errors": np.zeros((count, 3), np.float32),
         "disagreement": np.zeros(count),
+        "drift": np.zeros(count),
         "termination": np.zeros(count),
         "before": np.zeros(count),
         "after": np.ones(count),
@@ -72,6 +73,9 @@ def test_the_first_reason_counts():
         ({"errors": [0.0, 1.9999, 0.0]}, Outcome.ACCEPTED),
         ({"errors": [2.0001, 0.0, 0.0]}, Outcome.INCONSISTENT),
         ({"disagreement": 99.0}, Outcome.ACCEPTED),
+        ({"drift": 0.0499}, Outcome.ACCEPTED),
+        ({"drift": -1.0}, Outcome.ACCEPTED),
+        ({"drift": 0.05}, Outcome.INCONSISTENT),
         ({"bound": 1.9999}, Outcome.ACCEPTED),
         ({"bound": 2.0}, Outcome.INCONSISTENT),
         ({"termination": 0.4999}, Outcome.ACCEPTED),
@@ -95,7 +99,7 @@ def test_what_is_compared_with_delta(rule, expected):
         assert (outcomes == Outcome.ACCEPTED).tolist() == [value < delta for value in expected]
 
 
-@pytest.mark.parametrize("name", ["errors", "bound", "termination", "after"])
+@pytest.mark.parametrize("name", ["errors", "bound", "drift", "termination", "after"])
 def test_what_could_not_be_measured_is_never_accepted(name):
     value = [0.0, np.nan, 0.0] if name == "errors" else np.nan
     assert outcome(**{name: value}) != Outcome.ACCEPTED

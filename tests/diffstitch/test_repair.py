@@ -3,8 +3,9 @@ import pytest
 import torch
 from linear import episodes, exact, next_state
 
+from minari_stitch.diffstitch import repair as module
 from minari_stitch.diffstitch.repair import repair
-from minari_stitch.learn.judging import transition_errors
+from minari_stitch.learn.judging import transition_errors, transitions
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +145,21 @@ def test_disagreement_is_repaired_too(bridges):
     z, u = repair(split, states, actions, steps, 60)
     after = transition_errors(split.repairers, z, u, steps)[1].sum(1)
     assert after.sum() < 0.8 * before.sum()
+
+
+def test_errors_of_a_target_out_of_reach_do_not_add_up(bridges, monkeypatch):
+    """Both leave errors; without the weight they all lead to the target."""
+    models, states, actions, steps = bridges
+    states = states.clone()
+    for row, n in enumerate(steps.tolist()):
+        states[row, n + 1 :] += 3.0
+    gained, largest = {}, {}
+    for weight in (0.0, 0.3):
+        monkeypatch.setattr(module, "_DRIFT", weight)
+        z, u = repair(models, states, actions, steps, 300)
+        row, time = transitions(z, steps)
+        errors = z[row, time + 1] - models.judges(z[row, time], u[row, time]).mean(0)
+        gained[weight] = torch.zeros(6, 3).index_add(0, row, errors).norm(dim=1)
+        largest[weight] = transition_errors(models.repairers, z, u, steps)[0].amax(1)
+    assert (gained[0.3] < gained[0.0]).all() and gained[0.3].sum() < 0.95 * gained[0.0].sum()
+    assert (largest[0.0] > 0.01).all()

@@ -394,6 +394,10 @@ def test_the_verdict_matches_a_loop(limit):
         torch.testing.assert_close(verdict.errors[b, : n + 1], expected[: n + 1], rtol=1e-3, atol=1e-3)
         assert not verdict.errors[b, n + 1 :].any()
         assert verdict.disagreement[b].item() == pytest.approx(s.change.square().sum().item(), rel=1e-3)
+        way = states[b, n + 1] - states[b, 0]
+        gained = ((states[b, 1 : n + 2] - following[: n + 1] - 2 * s.change) @ way).sum()
+        length = way.square().sum()  # 0 where a state is joined with itself
+        assert verdict.drift[b].item() == pytest.approx(gained.item() / length.item() if length else 0, rel=1e-2)
         ends = torch.sigmoid(3 * states[b, 1 : n + 1, 0] - 6)
         assert verdict.termination[b].item() == pytest.approx(ends.max().item() if n else 0, rel=1e-4)
         assert verdict.before[b] == source.returns[pairs.source[b]]
@@ -413,7 +417,7 @@ def test_a_real_window_is_found_faultless():
     pairs = dataclasses.replace(pairs_of(source, 2), source=starts, target=starts + steps + 1, steps=steps)
     config = dataclasses.replace(CONFIG, repair_steps=0)
     verdict = judge(models, source, wrap_up(models, pairs, source.z[rows], config))
-    assert verdict.errors.max() < 1e-6 and verdict.disagreement.max() < 1e-8
+    assert verdict.errors.max() < 1e-6 and verdict.disagreement.max() < 1e-8 and verdict.drift.abs().max() < 1e-3
     # Its own rewards, predicted: the return is that of the dataset.
     torch.testing.assert_close(verdict.after, verdict.before, rtol=1e-4, atol=1e-3)
 
@@ -424,3 +428,19 @@ def test_bridges_are_plain_batches():
     bridges = Bridges(pairs=pairs, states=torch.zeros(3, 9, 3), actions=torch.zeros(3, 8, 2), rewards=torch.zeros(3, 8))
     with pytest.raises(dataclasses.FrozenInstanceError):
         bridges.rewards = None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_drift_is_the_share_of_the_way_that_no_action_explains(share):
+    """A target moved away from where a real window leads: the last step jumps there, and nothing else is wrong."""
+    _, models, source = world()
+    steps = torch.tensor([5])
+    pairs = dataclasses.replace(pairs_of(source, 1), source=torch.tensor([0]), target=torch.tensor([6]), steps=steps)
+    rows = torch.minimum(torch.arange(9), steps + 1)[None]
+    config = dataclasses.replace(CONFIG, repair_steps=0)
+    bridges = wrap_up(models, pairs, source.z[rows], config)
+    states = bridges.states.clone()
+    way = states[0, 6] - states[0, 0]
+    states[0, 6:] += share / (1 - share) * way if share < 1 else 1e4 * way
+    verdict = judge(models, source, dataclasses.replace(bridges, states=states))
+    assert verdict.drift.item() == pytest.approx(share, abs=1e-3)
