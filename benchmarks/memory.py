@@ -97,7 +97,8 @@ def measure(n_steps: int, n_episodes: int, stitch_steps: int, workers: int, fits
         os.environ["MINARI_DATASETS_PATH"] = folder
         minari_io.write(walk(n_steps, n_episodes), dataset_id=DATASET_ID, **SPACES)
         # Hardly trained models: every bridge that raises the return is to qualify.
-        defaults = [*(f"models.{name}.steps={fits}" for name in _BUDGETS), "qualify.termination=1"]
+        defaults = [*(f"models.{name}.steps={fits}" for name in _BUDGETS), "qualify.drift=None", "qualify.support=None"]
+        defaults.append("qualify.termination=1")
         options = [part for setting in [*defaults, *settings] for part in ("--set", setting)]
         command = ["augment", DATASET_ID, "--device", "cpu", "--delta", "1e12", "--steps", str(stitch_steps)]
         command += ["--workers", str(workers), "--threads", "1", *options]

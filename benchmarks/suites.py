@@ -227,7 +227,12 @@ _QUALITIES = ("medium-expert", "medium", "medium-replay")
 _BASELINES = (DIFFSTITCH, Variant(method="synther"), Variant(method="tatu"))
 _CONTROLS = (Variant(method="resample"), Variant(method="real"))
 _FIXED = (("stitch.fixed_steps", 40), ("models.diffusion.horizon", 44))
-_UNQUALIFIED = (("qualify.delta", 1e9), ("qualify.termination", 1))
+_UNQUALIFIED = (
+    ("qualify.delta", 1e9),
+    ("qualify.drift", None),
+    ("qualify.support", None),
+    ("qualify.termination", 1),
+)
 
 
 def _each(datasets: list[str], variants: Mapping[Any, tuple[Variant, ...]]) -> tuple[Experiment, ...]:

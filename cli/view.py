@@ -20,7 +20,9 @@ _OUTCOMES = {
     "accepted": "accepted",
     "unreachable": "no target the dream reaches that raises the return",
     "terminated": "a predicted end of the episode inside the bridge",
-    "inconsistent": "off the learned dynamics by delta or more, or adrift",
+    "inconsistent": "a transition off the dynamics by delta or more",
+    "adrift": "errors add up towards the target: no action leads there in time",
+    "far": "a state far from all data",
     "not_better": "the return of the bridge's start would not rise",
 }
 _QUANTILES = (0.05, 0.5, 0.95)
@@ -220,6 +222,7 @@ def _bridges(dataset: Dataset) -> dict[str, dict[str, float]]:
         "dynamics error": np.array([row["dynamics_error"] for row in rows]),
         "bound on the error": np.array([row["error_bound"] for row in rows]),
         "drift": np.array([row["drift"] for row in rows]),
+        "support": np.array([row["support"] for row in rows]),
         "return before": np.array([row["return_before"] for row in rows]),
         "return after": np.array([row["return_after"] for row in rows]),
     }

@@ -30,7 +30,7 @@ LAYERS = [
     {"learn.scales"},
     {"learn.tables"},
     {"learn.judging"},
-    {"learn.calibration"},
+    {"learn.calibration", "learn.support"},
     {"run"},
     {"job", "transform"},
     {"registry"},

@@ -123,7 +123,7 @@ def small(monkeypatch):
 
     tiny = adjust(DiffStitch(), dict(map(parse, toy.TINY[1::2])))
     monkeypatch.setattr(DiffStitch, "preset", classmethod(lambda cls, size: tiny))
-    lenient = replace(tiny.qualify, delta=1e6, termination=1, better=False)
+    lenient = replace(tiny.qualify, delta=1e6, drift=None, support=None, termination=1, better=False)
     monkeypatch.setattr(stitch, "qualify", lambda judged, config, real=stitch.qualify: real(judged, lenient))
     for module in (transform, proposals):
         monkeypatch.setattr(module, "qualify", stitch.qualify)

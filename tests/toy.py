@@ -36,6 +36,8 @@ _SETTINGS = {
     "stitch.chunk": 16,
     "stitch.repair_steps": 10,
     "stitch.eta": 0.0,
+    "qualify.drift": None,
+    "qualify.support": None,
 }
 
 

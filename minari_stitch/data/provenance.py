@@ -7,6 +7,7 @@ Every state says where it comes from, and every step whether it is synthetic:
 | `synthetic` | the step from t to t + 1 was generated (False at the last state) |
 | `source_episode`, `source_step` | where the state stands in the source dataset; -1 for a generated state |
 | `dynamics_error` | squared distance of t + 1 from its prediction, standardised; 0 on real steps |
+| `support` | squared distance to the nearest real state (`learn.support`); 0 where it is real or was not measured |
 | `return_to_go` | discounted return from t to the end of this episode, or of the one that it is a part of |
 """
 
@@ -34,6 +35,7 @@ def provenance(
     rewards: np.ndarray,
     discount: float,
     beyond: float = 0.0,
+    support: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """The infos of an episode, each `(T + 1, 1)`; see the table above.
 
@@ -45,6 +47,7 @@ def provenance(
         rewards: `(T,)`.
         discount: Gamma of the returns-to-go.
         beyond: Discounted return that follows the last state.
+        support: `(T + 1,)` distance from real states.
     """
     backwards = accumulate(rewards[::-1].tolist(), lambda later, reward: reward + discount * later, initial=beyond)
     columns = {
@@ -52,6 +55,7 @@ def provenance(
         "source_episode": episode.astype(np.int64),
         "source_step": step.astype(np.int64),
         "dynamics_error": error.astype(np.float32),
+        "support": (np.zeros(len(error)) if support is None else support).astype(np.float32),
         "return_to_go": np.array(list(backwards)[::-1]),
     }
     # One-dimensional infos cannot be read back from every storage format.

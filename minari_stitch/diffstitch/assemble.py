@@ -137,7 +137,9 @@ def _stitch_one(
     step = np.concatenate([np.arange(first, junction + 1), np.full(n, -1), np.arange(entry, stop + 1)])
     rest = after["rewards"][stop:end].astype(np.float64)
     beyond = float((rest * discount ** np.arange(len(rest))).sum())
-    infos = provenance(synthetic, episode, step, error, rewards, discount, beyond)
+    support = np.zeros(length + 1)
+    support[begin : begin + n + 1] = chunk.support[row, : n + 1]
+    infos = provenance(synthetic, episode, step, error, rewards, discount, beyond, support)
     return {
         "observations": observations,
         "actions": join("actions", chunk.actions[row, : n + 1]),
@@ -158,6 +160,7 @@ def _stitch_one(
             "disagreement": float(chunk.disagreement[row]),
             "error_bound": float(chunk.bound[row]),
             "drift": float(chunk.drift[row]),
+            "support": float(chunk.support[row].max()),
             "termination": float(chunk.termination[row]),
             "return_before": float(chunk.before[row]),
             "return_after": float(chunk.after[row] if goals is None else infos["return_to_go"][begin, 0]),

@@ -18,6 +18,7 @@ from minari_stitch.learn import judging
 from minari_stitch.learn.calibration import UNCALIBRATED, Calibration
 from minari_stitch.learn.nets import MLP, initialise
 from minari_stitch.learn.scales import Scales
+from minari_stitch.learn.support import Support
 from minari_stitch.learn.tables import load_weights
 
 NETWORKS = ("diffusion", "dynamics", "inverse", "reward", "termination")
@@ -41,6 +42,7 @@ class Models:
     termination_net: MLP | None
     autocast: torch.dtype | None = None
     calibration: Calibration = UNCALIBRATED
+    support: Support | None = None
 
     def denoise(self, *inputs: Tensor | None) -> Tensor:
         """The diffusion network's prediction `(B, H, S)` in float32; see `TemporalUNet.forward`."""

@@ -64,5 +64,5 @@ def paper() -> dict[str, Any]:
             draws=1,
             repair_steps=0,
         ),
-        "qualify": QualifyConfig(termination=1, doubt="error", drift=None, better=False),
+        "qualify": QualifyConfig(termination=1, doubt="error", drift=None, support=None, better=False),
     }

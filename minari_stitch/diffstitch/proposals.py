@@ -49,6 +49,7 @@ class Proposals(Arrays):
         disagreement: `(B,)`.
         bound: `(B,)`.
         drift: `(B,)`.
+        support: `(B, L + 2)`.
         termination: `(B,)`.
         before: `(B,)`.
         after: `(B,)`.
@@ -66,6 +67,7 @@ class Proposals(Arrays):
     disagreement: np.ndarray
     bound: np.ndarray
     drift: np.ndarray
+    support: np.ndarray
     termination: np.ndarray
     before: np.ndarray
     after: np.ndarray

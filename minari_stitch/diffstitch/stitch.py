@@ -34,7 +34,9 @@ class Outcome(IntEnum):
     UNREACHABLE = 1
     TERMINATED = 2
     INCONSISTENT = 3
-    NOT_BETTER = 4
+    ADRIFT = 4
+    FAR = 5
+    NOT_BETTER = 6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,6 +97,7 @@ class Verdict:
         disagreement: `(B,)` largest variance between the judging networks, summed over dimensions.
         bound: `(B,)` squared distance from the truth that no state exceeds, at nine bridges of ten.
         drift: `(B,)` share of the way from source to target that no action explains, by the judges.
+        support: `(B, L + 2)` squared distance of generated states to the nearest real one, see `learn.support`; 0 else.
         termination: `(B,)` largest predicted probability of an end inside the bridge.
         before: `(B,)` discounted return of the source's state in the dataset.
         after: `(B,)` discounted return of the same state in the stitched episode.
@@ -104,6 +107,7 @@ class Verdict:
     disagreement: Tensor
     bound: Tensor
     drift: Tensor
+    support: Tensor
     termination: Tensor
     before: Tensor
     after: Tensor
@@ -223,6 +227,7 @@ def judge(models: Models, source: Source, bridges: Bridges) -> Verdict:
         disagreement=disagreement,
         bound=errors.amax(1) + models.calibration(disagreement),
         drift=_drift(models, bridges),
+        support=(torch.zeros_like(ends) if models.support is None else models.support(states)) * inside,
         termination=(ends * inside).amax(1),
         before=source.returns[pairs.source],
         after=after,
@@ -253,6 +258,8 @@ class Judged(Protocol):
     @property
     def drift(self) -> np.ndarray: ...  # noqa: D102
     @property
+    def support(self) -> np.ndarray: ...  # noqa: D102
+    @property
     def termination(self) -> np.ndarray: ...  # noqa: D102
     @property
     def before(self) -> np.ndarray: ...  # noqa: D102
@@ -272,18 +279,19 @@ def qualify(judged: Judged, config: QualifyConfig) -> np.ndarray:
     """Module 4, second half (Eq. 10): a bridge is accepted if every transition is off by less than delta.
 
     Beyond the paper, and each by a setting: what the judges may be wrong by counts as an error, errors may not carry a
-    bridge towards its target, a predicted termination inside it rejects, and so does a return that would not rise.
+    bridge towards its target, its states may not be far from all real ones, a predicted termination inside it rejects,
+    and so does a return that would not rise.
 
     Returns:
         `(B,)` the `Outcome` of each; NaN fails every comparison and is never accepted.
     """
     consistent = doubt(judged, config) < config.delta
-    if config.drift is not None:
-        consistent &= judged.drift < config.drift
+    earned = (judged.drift < config.drift) if config.drift is not None else np.ones_like(consistent)
+    near = (judged.support.max(1) < config.support) if config.support is not None else np.ones_like(consistent)
     goes_on = (judged.termination < config.termination) | (config.termination == 1)
     better = (judged.after > judged.before) | (not config.better)
     return np.select(
-        [~judged.reachable, ~goes_on, ~consistent, ~better],
-        [Outcome.UNREACHABLE, Outcome.TERMINATED, Outcome.INCONSISTENT, Outcome.NOT_BETTER],
+        [~judged.reachable, ~goes_on, ~consistent, ~earned, ~near, ~better],
+        list(Outcome)[1:],
         Outcome.ACCEPTED,
     )

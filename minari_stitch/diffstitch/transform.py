@@ -26,6 +26,7 @@ from minari_stitch.diffstitch.training import train_network
 from minari_stitch.errors import ConfigError, LowAcceptanceError, NothingToStitchError
 from minari_stitch.job import Job
 from minari_stitch.learn.calibration import COVERAGE, Calibration, calibrate
+from minari_stitch.learn.support import Support
 from minari_stitch.learn.tables import Tables
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
@@ -141,7 +142,7 @@ class StitchJob(Job):
 
     def make(self, number: int) -> Proposals:
         """Propose and judge a chunk of pairs."""
-        models = dataclasses.replace(self.models, calibration=self.calibration)
+        models = dataclasses.replace(self.models, calibration=self.calibration, support=self.support)
         return propose(models, self.origin, self.transform.stitch, self.seed, number)
 
     @cached_property
@@ -152,8 +153,16 @@ class StitchJob(Job):
     @cached_property
     def calibration(self) -> Calibration:
         """What the judges' disagreement says of their error on held-out windows as long as bridges."""
-        config, tables = self.transform.stitch, Tables(self.episodes, self.scales, self.seed)
-        return calibrate(self.models.judges, tables, config.shortest + 1, config.longest + 1, self.seed)
+        config = self.transform.stitch
+        return calibrate(self.models.judges, self._tables(), config.shortest + 1, config.longest + 1, self.seed)
+
+    @cached_property
+    def support(self) -> Support:
+        """How far real states lie from each other."""
+        return Support.of(self._tables(), self.seed)
+
+    def _tables(self) -> Tables:
+        return Tables(self.episodes, self.scales, self.seed)
 
     @cached_property
     def origin(self) -> Source:
@@ -235,11 +244,14 @@ class FittedDiffStitch:
     def _require_acceptance(self, report: StitchReport, steps: int, n_steps: int) -> None:
         if report.proposed < PATIENCE or report.accepted >= LOWEST_ACCEPTANCE * report.proposed:
             return
+        decided, qualify = report.to_dict(), self.transform.qualify
+        reasons = ", ".join(f"{decided[o.name.lower()]} {o.name.lower().replace('_', ' ')}" for o in list(Outcome)[1:])
         others = ", ".join(f"{delta}: {share:.1%}" for delta, share in report.acceptance.items())
         raise LowAcceptanceError(
-            f"only {report.accepted} of {report.proposed} pairs qualify at delta {self.transform.qualify.delta:g}, "
-            f"which gave {steps:,} of {n_steps:,} steps. Acceptance by delta: {others}. Raise delta (models and "
-            "proposals are kept), train longer with preset full, or ask for fewer steps."
+            f"only {report.accepted} of {report.proposed} pairs qualify at delta {qualify.delta:g}, which gave "
+            f"{steps:,} of {n_steps:,} steps. The others: {reasons}. Acceptance by delta: {others}. Raise delta, "
+            f"qualify.drift={qualify.drift} or qualify.support={qualify.support} (models and proposals are kept), "
+            "train longer with preset full, or ask for fewer steps."
         )
 
 

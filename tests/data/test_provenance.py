@@ -40,6 +40,7 @@ def test_each_state_has_a_row_of_each_info():
         "source_episode": ((5, 1), np.int64),
         "source_step": ((5, 1), np.int64),
         "dynamics_error": ((5, 1), np.float32),
+        "support": ((5, 1), np.float32),
         "return_to_go": ((5, 1), np.float64),
     }
     assert found["synthetic"][:, 0].tolist() == [False, True, False, True, False]

@@ -10,11 +10,13 @@ from minari_stitch.diffstitch.assemble import BRIDGE_MARGIN, Spans, stitched
 from minari_stitch.diffstitch.config import StitchConfig
 from minari_stitch.diffstitch.proposals import propose
 from minari_stitch.diffstitch.source import Source
+from minari_stitch.learn.support import Support
+from minari_stitch.learn.tables import Tables
 
 DISCOUNT = 0.9
 IDS = [11, 7, 30, 2, 5, 19]
 LENGTHS = (14, 9, 20, 12, 6, 20)
-INFOS = {"synthetic", "source_episode", "source_step", "dynamics_error", "return_to_go"}
+INFOS = {"synthetic", "source_episode", "source_step", "dynamics_error", "support", "return_to_go"}
 
 
 def double(chunk):
@@ -28,6 +30,7 @@ def world(limit, dtype=np.float64, chunks=3):
     data = episodes(LENGTHS, dtype=dtype)
     data = dataclasses.replace(data, rewards=data.rewards.astype(dtype))
     models = exact(data)
+    models = dataclasses.replace(models, support=Support.of(Tables(data, models.scales, 0), 0))
     source = Source(data, models.scales, DISCOUNT, 1, limit)
     config = StitchConfig(
         min_bridge=1, max_bridge=7, source_fraction=1.0, sampler_steps=2, pool=8, chunk=40, discount=DISCOUNT, draws=1,
@@ -117,10 +120,11 @@ def test_infos_say_where_each_state_comes_from(form):
             "source_episode": "int64",
             "source_step": "int64",
             "dynamics_error": "float32",
+            "support": "float32",
             "return_to_go": "float64",
         }
         for t in range(length + 1):
-            synthetic, episode, step, error, ahead = (infos[name][t, 0] for name in infos)
+            synthetic, episode, step, error, distance, ahead = (infos[name][t, 0] for name in infos)
             # A real state stands where it says in the source, and so does the step that follows a real one.
             if begin < t <= begin + n:
                 assert (episode, step) == (-1, -1)
@@ -133,6 +137,8 @@ def test_infos_say_where_each_state_comes_from(form):
                     np.testing.assert_array_equal(part["observations"][t + 1], real["observations"][step + 1])
             assert synthetic == (begin <= t <= begin + n)
             assert error == (chunk.errors[row, t - begin] if synthetic else 0)
+            assert (distance > 0) == (begin < t <= begin + n)
+            assert distance == (np.float32(chunk.support[row, t - begin]) if distance else 0)
             expected = sum(
                 DISCOUNT**i * r for i, r in enumerate([*part["rewards"][t:], *follows(data, chunk, row, part, 22)])
             )

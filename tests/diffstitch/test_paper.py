@@ -402,7 +402,9 @@ def judged(errors, **columns):
     zeros = dict.fromkeys(("disagreement", "drift", "termination", "before"), 0.0)
     columns = {"reachable": True, "after": 1.0} | zeros | columns
     filled = {name: np.full(2, value) for name, value in columns.items()}
-    return SimpleNamespace(errors=errors, bound=errors.max(1) + filled["disagreement"], **filled)
+    return SimpleNamespace(
+        errors=errors, support=np.zeros((2, 3)), bound=errors.max(1) + filled["disagreement"], **filled
+    )
 
 
 @pytest.mark.parametrize(

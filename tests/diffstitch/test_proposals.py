@@ -41,6 +41,7 @@ def judged(**columns):
         "errors": np.zeros((count, 3), np.float32),
         "disagreement": np.zeros(count),
         "drift": np.zeros(count),
+        "support": np.zeros((count, 4)),
         "termination": np.zeros(count),
         "before": np.zeros(count),
         "after": np.ones(count),
@@ -59,9 +60,11 @@ def test_the_first_reason_counts():
         ({"reachable": False}, Outcome.UNREACHABLE),
         ({"termination": 0.5}, Outcome.TERMINATED),
         ({"errors": [0.0, 2.0, 0.0]}, Outcome.INCONSISTENT),
+        ({"drift": 0.06}, Outcome.ADRIFT),
+        ({"support": [0.0, 11.0, 0.0, 0.0]}, Outcome.FAR),
         ({"after": 0.0}, Outcome.NOT_BETTER),
     ]
-    for present in itertools.product([False, True], repeat=4):
+    for present in itertools.product([False, True], repeat=len(reasons)):
         chosen = [reason for reason, there in zip(reasons, present, strict=True) if there]
         values = {"similarity": 1.0} | {name: value for columns, _ in chosen for name, value in columns.items()}
         assert outcome(**values) == (chosen[0][1] if chosen else Outcome.ACCEPTED)
@@ -73,9 +76,11 @@ def test_the_first_reason_counts():
         ({"errors": [0.0, 1.9999, 0.0]}, Outcome.ACCEPTED),
         ({"errors": [2.0001, 0.0, 0.0]}, Outcome.INCONSISTENT),
         ({"disagreement": 99.0}, Outcome.ACCEPTED),
+        ({"support": [0.0, 9.99, 0.0, 0.0]}, Outcome.ACCEPTED),
+        ({"support": [0.0, 0.0, 10.0, 0.0]}, Outcome.FAR),
         ({"drift": 0.0499}, Outcome.ACCEPTED),
         ({"drift": -1.0}, Outcome.ACCEPTED),
-        ({"drift": 0.05}, Outcome.INCONSISTENT),
+        ({"drift": 0.05}, Outcome.ADRIFT),
         ({"bound": 1.9999}, Outcome.ACCEPTED),
         ({"bound": 2.0}, Outcome.INCONSISTENT),
         ({"termination": 0.4999}, Outcome.ACCEPTED),
@@ -112,6 +117,8 @@ def random_proposals(seed, count=200):
         termination=rng.random(count) * 0.7,
         errors=rng.exponential(1.0, (count, 3)),
         disagreement=rng.exponential(0.5, count),
+        drift=rng.normal(0.0, 0.05, count),
+        support=rng.exponential(4.0, (count, 4)),
         before=rng.normal(size=count),
         after=rng.normal(0.5, size=count),
     )
@@ -123,7 +130,7 @@ def test_a_report_counts_every_pair_once():
     assert next(iter(report.counts)) == 1.5
     for delta, counts in report.counts.items():
         outcomes = qualify(chunk, dataclasses.replace(config, delta=delta)).tolist()
-        assert counts.tolist() == [outcomes.count(value) for value in range(5)]
+        assert counts.tolist() == [outcomes.count(value) for value in range(len(Outcome))]
     assert report.proposed == 200
     values = report.to_dict()
     assert values["proposed"] == sum(values[o.name.lower()] for o in Outcome) == 200
