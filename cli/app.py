@@ -82,8 +82,12 @@ def augment(
     delta: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
-            help="Largest squared error of a bridge, in standardised state space; 0.1 is strict \\[default: 2]."
+            help="Largest squared error of a bridge, in standardised state space; 0.5 is strict \\[default: 2]."
         ),
+    ] = None,
+    support: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Largest distance of a bridge from real states (9 in 10 are within 1) \\[default: 3]."),
     ] = None,
     preset: Annotated[
         Optional[Literal["fast", "full", "paper"]],  # noqa: UP045
@@ -153,7 +157,7 @@ def augment(
         transform = registry.preset(method, preset or ("full" if on_gpu else "fast"))
         amounts = {"n_steps": steps, "output_id": output_id, "seed": seed, "device": device, "precision": precision}
         amounts |= {"workers": (os.cpu_count() or 1) if workers is None else workers, "threads": threads}
-        shortcuts = {"delta": delta, "form": form, "pairs": pairs}
+        shortcuts = {"delta": delta, "support": support, "form": form, "pairs": pairs}
         transform, run = api.plan(transform, shortcuts, **amounts)
         transform = adjust(transform, dict(map(parse, settings or [])))
         begin = time.monotonic()

@@ -41,7 +41,8 @@ def augment(
     transform: Method = None,
     *,
     delta: float | None = None,
-    form: Literal["full", "bridge"] | None = None,
+    support: float | None = None,
+    form: Literal["full", "onward", "bridge"] | None = None,
     pairs: Literal["reach", "paper", "reference"] | None = None,
     n_steps: int | None = None,
     output_id: str | None = None,
@@ -65,7 +66,8 @@ def augment(
         dataset: Minari dataset id, a `demo/` id, or an open `minari.MinariDataset`, whose filtered view counts.
         transform: The method with its settings; by default `DiffStitch` at the size for the device.
         delta: Largest error of a bridge: squared distance, summed over dimensions, in standardised state space.
-        form: Whole stitched episodes, or only each bridge with a little real context.
+        support: Largest squared distance of a bridge's state to the nearest real one, see `QualifyConfig`.
+        form: Whole stitched episodes, bridges and what follows them, or each bridge with a little real context.
         pairs: How targets are chosen, see `StitchConfig`.
         n_steps: Steps to make at least, with `form="bridge"` synthetic ones; by default as many as the source has.
         output_id: Id of the new dataset; by default the source's name with a suffix, in the next free version.
@@ -96,7 +98,7 @@ def augment(
     """
     method, run = plan(
         transform,
-        {"delta": delta, "form": form, "pairs": pairs},
+        {"delta": delta, "support": support, "form": form, "pairs": pairs},
         n_steps=n_steps,
         output_id=output_id,
         seed=seed,

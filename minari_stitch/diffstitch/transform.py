@@ -63,7 +63,7 @@ class DiffStitch(Transform):
 
     name: ClassVar[str] = "DiffStitch"
     suffix: ClassVar[str] = "stitched"
-    shortcuts = {"delta": "qualify.delta", "form": "form", "pairs": "stitch.pairs"}
+    shortcuts = {"delta": "qualify.delta", "support": "qualify.support", "form": "form", "pairs": "stitch.pairs"}
     sizes = {"full": full, "paper": paper}
 
     @property
