@@ -46,9 +46,9 @@ class DiffStitch(Transform):
         >>> from dataclasses import replace
         >>> import minari_stitch as ms
         >>> method = ms.DiffStitch.preset("fast")
-        >>> strict = replace(method, qualify=replace(method.qualify, delta=0.1))
+        >>> strict = replace(method, qualify=replace(method.qualify, delta=0.5))
         >>> strict.qualify.delta
-        0.1
+        0.5
     """
 
     models: ModelConfig = field(default_factory=ModelConfig)
