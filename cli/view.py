@@ -180,9 +180,8 @@ def _print_outcomes(console: Console, report: Any) -> None:
     if "calibration" in report:
         calibration = report["calibration"]
         console.print(
-            f"Delta is calibrated: of {calibration['windows']:,} real windows that no network learned from, "
-            f"{calibration['coverage']:.0%} lie as near to the truth as their judges' disagreement lets expect, and so "
-            "should the accepted bridges.",
+            f"Delta is calibrated on {calibration['windows']:,} real windows that no network learned from: "
+            f"{calibration['coverage']:.0%} of the accepted bridges should be that near to the truth.",
             highlight=False,
             soft_wrap=True,
         )
