@@ -87,7 +87,7 @@ def augment(
     ] = None,
     support: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="Largest distance of a bridge from real states (9 in 10 are within 1) \\[default: 3]."),
+        typer.Option(help="Largest distance of a bridge from real states (9 in 10 are within 1) \\[default: 5]."),
     ] = None,
     preset: Annotated[
         Optional[Literal["fast", "full", "paper"]],  # noqa: UP045

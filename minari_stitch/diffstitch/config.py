@@ -174,7 +174,7 @@ class QualifyConfig:
     drift: Positive | None = 0.05
     """Largest share of the way from source to target that a bridge may gain by errors instead of actions; None: any
     (paper). Small errors add up where all lead one way, and learners come to rely on them (docs/EXPERIMENTS.md)."""
-    support: Positive | None = 3.0
+    support: Positive | None = 5.0
     """Largest squared distance of a generated state to the nearest real one, in units within which nine of ten held-out
     real states have a neighbour; None: any (paper)."""
     termination: Share = 0.5

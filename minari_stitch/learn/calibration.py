@@ -78,12 +78,11 @@ def calibrate(
 
     first = tables.held[draw(len(tables.held))]
     length = shortest + draw(longest - shortest + 1)
+    along = torch.arange(longest + 1, device=device)
+    steps = (first[:, None] + along[:-1]).clamp(max=len(tables.state) - 1)
+    rows = tables.state[first][:, None] + along
     # Steps of one episode have states in neighbouring rows; between two episodes a row is left out.
-    steps = (first[:, None] + torch.arange(longest, device=device)).clamp(max=len(tables.state) - 1)
-    joined = tables.state[steps] - tables.state[first][:, None] == steps - first[:, None]
-    length = torch.minimum(length, joined.sum(1))
-    states = tables.z[
-        (tables.state[first][:, None] + torch.arange(longest + 1, device=device)).clamp(max=len(tables.z) - 1)
-    ]
+    length = torch.minimum(length, (tables.state[steps] == rows[:, :-1]).sum(1))
+    states = tables.z[rows.clamp(max=len(tables.z) - 1)]
     errors, spread = transition_errors(judges, states, tables.u[steps], length - 1)
     return Calibration.of(spread.amax(1).cpu().numpy(), errors.amax(1).cpu().numpy())
