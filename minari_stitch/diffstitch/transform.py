@@ -25,7 +25,7 @@ from minari_stitch.diffstitch.stitch import Outcome, qualify
 from minari_stitch.diffstitch.training import train_network
 from minari_stitch.errors import ConfigError, LowAcceptanceError, NothingToStitchError
 from minari_stitch.job import Job
-from minari_stitch.learn.calibration import COVERAGE, Calibration, calibrate
+from minari_stitch.learn.calibration import COVERAGE, calibrate
 from minari_stitch.learn.support import Support
 from minari_stitch.learn.tables import Tables
 from minari_stitch.progress import Progress
@@ -142,27 +142,18 @@ class StitchJob(Job):
 
     def make(self, number: int) -> Proposals:
         """Propose and judge a chunk of pairs."""
-        models = dataclasses.replace(self.models, calibration=self.calibration, support=self.support)
-        return propose(models, self.origin, self.transform.stitch, self.seed, number)
+        return propose(self.models, self.origin, self.transform.stitch, self.seed, number)
 
     @cached_property
     def models(self) -> Models:
-        """The trained networks."""
-        return load_models(self.episodes, self.scales, self.transform.models, self.networks, self.autocast)
-
-    @cached_property
-    def calibration(self) -> Calibration:
-        """What the judges' disagreement says of their error on held-out windows as long as bridges."""
-        config = self.transform.stitch
-        return calibrate(self.models.judges, self._tables(), config.shortest + 1, config.longest + 1, self.seed)
-
-    @cached_property
-    def support(self) -> Support:
-        """How far real states lie from each other."""
-        return Support.of(self._tables(), self.seed)
-
-    def _tables(self) -> Tables:
-        return Tables(self.episodes, self.scales, self.seed)
+        """The trained networks, with what held-out data say of them and of the source."""
+        models = load_models(self.episodes, self.scales, self.transform.models, self.networks, self.autocast)
+        stitch, tables = self.transform.stitch, Tables(self.episodes, self.scales, self.seed)
+        return dataclasses.replace(
+            models,
+            calibration=calibrate(models.judges, tables, stitch.shortest + 1, stitch.longest + 1, self.seed),
+            support=Support.of(tables, self.seed),
+        )
 
     @cached_property
     def origin(self) -> Source:
@@ -230,7 +221,7 @@ class FittedDiffStitch:
         """What delta promises, where it is calibrated."""
         if self.transform.qualify.doubt != "calibrated":
             return {}
-        return {"calibration": {"coverage": COVERAGE, **dataclasses.asdict(self.job.calibration)}}
+        return {"calibration": {"coverage": COVERAGE, **dataclasses.asdict(self.job.models.calibration)}}
 
     def _parts(self) -> Iterator[dict[str, Any]]:
         for number in itertools.count():
