@@ -221,13 +221,16 @@ def judge(models: Models, source: Source, bridges: Bridges) -> Verdict:
     within = (position[:-1] <= pairs.steps[:, None]) * source.power(position[:-1])
     after = (bridges.rewards * within).sum(1)
     after = after + source.power(pairs.steps + 1) * source.suffix_return(pairs.source, pairs.target, pairs.steps)
+    support = torch.zeros_like(ends)
+    if models.support is not None:  # of generated states alone: a bridge is half padding
+        support[inside] = models.support(states[inside])
     disagreement = spread.amax(1)
     return Verdict(
         errors=errors,
         disagreement=disagreement,
         bound=errors.amax(1) + models.calibration(disagreement),
         drift=_drift(models, bridges),
-        support=(torch.zeros_like(ends) if models.support is None else models.support(states)) * inside,
+        support=support,
         termination=(ends * inside).amax(1),
         before=source.returns[pairs.source],
         after=after,
