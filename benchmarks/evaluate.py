@@ -19,7 +19,7 @@ from gymnasium.envs.registration import EnvSpec
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import StitchError
-from minari_stitch.sim.behaviour import make_env
+from minari_stitch.sim.behaviour import make_env, register_robotics
 
 Policy = Callable[[Any], torch.Tensor]
 """Normalised observations `(K, M, S)`, or windows (see `Evaluator`), to actions `(K, M, A)` in [-1, 1]."""
@@ -192,10 +192,7 @@ def build(spec: EnvSpec) -> gym.Env:
         SimulatorError: It cannot be made.
     """
     try:
-        if spec.id not in gym.registry:
-            import gymnasium_robotics
-
-            gym.register_envs(gymnasium_robotics)
+        register_robotics(spec.id)
         return make_env(spec)
     except Exception as error:  # every simulator has its own
         raise SimulatorError(

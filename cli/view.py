@@ -152,8 +152,8 @@ def print_recipes(console: Console, recipes: Iterable[Any], exists: Callable[[st
     """Print the demo datasets."""
     table = _table(None, "Name", "Environment", "Made by", "Returns", "Local")
     for recipe in recipes:
-        low, high = min(recipe.actor_returns), max(recipe.actor_returns)
-        returns = f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+        bounds = {f"{extreme(recipe.actor_returns):,.0f}": None for extreme in (min, max) if recipe.actor_returns}
+        returns = " to ".join(bounds)
         local = "[green]yes[/]" if exists(recipe.dataset_id) else ""
         table.add_row(recipe.dataset_id, recipe.env_id, recipe.description, returns, local)
     console.print(table)

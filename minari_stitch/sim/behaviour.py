@@ -125,14 +125,22 @@ def make_env(env: str | EnvSpec) -> gym.Env:
     # HalfCheetah's model file is old, and MuJoCo would log that in the user's working directory at each load.
     set_warning = mujoco.set_mju_user_warning  # pyright: ignore[reportAttributeAccessIssue]
     set_warning(lambda message: None)
-    if env_id.startswith("Adroit") and env_id not in gym.registry:
-        # Its import prints news of other tasks.
-        with contextlib.redirect_stderr(io.StringIO()):
-            import gymnasium_robotics
-        gym.register_envs(gymnasium_robotics)
+    if env_id.startswith(("Adroit", "PointMaze", "AntMaze")):
+        register_robotics(env_id)
     try:
         # Gymnasium gives that advice for a name, and not for a specification.
         spec = gym.registry.get(env_id, env) if isinstance(env, str) else env
-        return gym.make(spec, disable_env_checker=True)
+        made = gym.make(spec, disable_env_checker=True)
     finally:
         set_warning(None)
+    if model := getattr(made.unwrapped, "tmp_xml_file_path", None):  # of a maze, which would stay for ever
+        Path(model).unlink(missing_ok=True)
+    return made
+
+
+def register_robotics(env_id: str) -> None:
+    """Make the environments of gymnasium-robotics known, where `env_id` is not yet."""
+    if env_id not in gym.registry:
+        with contextlib.redirect_stderr(io.StringIO()):  # its import prints news of other tasks
+            import gymnasium_robotics
+        gym.register_envs(gymnasium_robotics)

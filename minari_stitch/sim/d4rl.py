@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from minari_stitch.data.d4rl_rows import ROUNDING, Cut, episodes, read_rows
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError, DatasetIdError, DatasetNotFoundError, InvalidDataError, StitchError
-from minari_stitch.sim.behaviour import make_env
+from minari_stitch.sim.behaviour import make_env, register_robotics
 
 D4RL_KEY = "d4rl"
 """Key, in the dataset's metadata, of what became of the file's rows."""
@@ -201,11 +200,8 @@ def _environment(env: str) -> tuple[EnvSpec, gym.Space, gym.Space]:
     """Specification, observation space and action space."""
     env_id = BENCHMARKS[env].env_id if env in BENCHMARKS else env
     try:
-        if env_id not in gym.registry:
-            with contextlib.suppress(ImportError), contextlib.redirect_stderr(io.StringIO()):  # a note on other tasks
-                import gymnasium_robotics
-
-                gym.register_envs(gymnasium_robotics)
+        with contextlib.suppress(ImportError):
+            register_robotics(env_id)
         spec = gym.spec(env_id)
     except gym.error.Error as error:
         raise ConfigError(f"There is no environment {env!r} ({error}) Choose {_choices()}.") from error

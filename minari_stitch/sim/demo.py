@@ -1,7 +1,7 @@
 """Demo datasets: recipes, not files.
 
-An id under `demo/` is rolled out on first use, in real MuJoCo, from actors shipped in `minari_stitch.policies` (soft
-actor-critic; linear ones for Adroit's pen), and kept as an ordinary local Minari dataset.
+An id under `demo/` is rolled out on first use, in real MuJoCo, from actors shipped in `minari_stitch.policies` or by a
+controller that follows waypoints, and kept as an ordinary local Minari dataset.
 
 The work is cut into numbered chunks, each with its own seed, so the same recipe, steps and seed give the same
 bytes for any number of workers, and more steps extend each actor's share instead of changing it.
@@ -9,90 +9,55 @@ bytes for any number of workers, and more steps extend each actor's share instea
 
 from __future__ import annotations
 
-import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from minari_stitch.data import minari_io
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.errors import ConfigError, DatasetIdError, StitchError
 from minari_stitch.pool import Pool
-from minari_stitch.sim.behaviour import Policy, load_actor, make_env, play_episode, uniform
+from minari_stitch.sim.actors import ACTOR_RECIPES
+from minari_stitch.sim.behaviour import make_env
+from minari_stitch.sim.waypoints import MAZE_RECIPES
 
 DEFAULT_STEPS = 200_000
 _CHUNK_STEPS = 10_000
 
 Progress = Callable[[int, int], None]
 
-_PACKED = resources.files("minari_stitch.policies")
-_LADDERS = {  # the actors of a replay buffer, the last of which is medium; then the expert
-    "hopper": ((20_000, 100_000, 140_000, 200_000, 480_000), 360_000),
-    "walker2d": ((40_000, 100_000, 160_000, 300_000, 380_000), 680_000),
-    "halfcheetah": ((20_000, 40_000, 60_000, 80_000), 560_000),
-    "pen": ((144_000, 288_000, 432_000), 1_296_000),
-}
 
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a demo dataset is made: equal shares of steps from each actor, in this order.
-
-    Attributes:
-        dataset_id: Id under `demo/`.
-        env: Key into the packed policies (`hopper`).
-        actors: Environment steps each actor was trained for; 0 acts uniformly at random.
-    """
-
-    dataset_id: str
-    env: str
-    actors: tuple[int, ...]
+class Recipe(Protocol):
+    """How a demo dataset is made: equal shares of steps from each actor, in this order."""
 
     @property
-    def env_id(self) -> str:
-        """Gymnasium id (`Hopper-v5`)."""
-        return policy_table()[self.env]["env_id"]
-
+    def dataset_id(self) -> str: ...  # noqa: D102
     @property
-    def actor_returns(self) -> tuple[float, ...]:
-        """Measured mean return of each actor; those of the dataset lie between the least and the greatest."""
-        return tuple(_measured(self.env, actor) for actor in self.actors)
-
+    def env_id(self) -> str: ...  # noqa: D102
     @property
-    def description(self) -> str:
-        """The mix in words."""
-        if self.actors == (0,):
-            return "uniform random actions"
-        trained = ", ".join(f"{actor // 1000}k" for actor in self.actors)
-        kind = policy_table()[self.env]["algorithm"]
-        what = f"a {kind} actor" if len(self.actors) == 1 else f"{len(self.actors)} {kind} actors in equal shares"
-        return f"{what} ({trained} steps of training)"
+    def actors(self) -> Sequence[Any]: ...  # noqa: D102
+    @property
+    def actor_returns(self) -> Sequence[float]: ...  # noqa: D102
+    @property
+    def description(self) -> str: ...  # noqa: D102
+    @property
+    def about(self) -> str: ...  # noqa: D102
+    @property
+    def spec(self) -> EnvSpec: ...  # noqa: D102
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+    def episodes(self, actor: int, env: gym.Env, seed: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+        """Play episode after episode of `actors[actor]`, without end."""
+        ...
 
 
-RECIPES = {
-    recipe.dataset_id: recipe
-    for env, (ladder, expert) in _LADDERS.items()
-    for name, actors in {
-        "random": (0,),
-        "medium-replay": ladder,
-        "medium": ladder[-1:],
-        "medium-expert": (ladder[-1], expert),
-        "expert": (expert,),
-    }.items()
-    for recipe in [Recipe(dataset_id=f"demo/{env}/{name}-v0", env=env, actors=actors)]
-}
-
-
-@cache
-def policy_table() -> dict[str, Any]:
-    """The packed `policies.json`: for each environment its actors and their measured returns."""
-    return json.loads((_PACKED / "policies.json").read_text())
+RECIPES: dict[str, Recipe] = {**ACTOR_RECIPES, **MAZE_RECIPES}
 
 
 def is_demo_id(dataset_id: str) -> bool:
@@ -131,8 +96,8 @@ def ensure(
     recipe = RECIPES[dataset_id]
     made = {"steps": DEFAULT_STEPS if n_steps is None else n_steps, "seed": seed or 0}
     episodes = rollout(recipe, n_steps=made["steps"], seed=made["seed"], workers=workers, progress=progress)
-    env = make_env(recipe.env_id)
-    spec = gym.spec(recipe.env_id)
+    spec = recipe.spec
+    env = make_env(spec)
     minari_io.write(
         episodes,
         dataset_id=dataset_id,
@@ -141,17 +106,13 @@ def ensure(
         env_spec=spec,
         metadata={
             "description": (
-                f"{recipe.env_id}, {recipe.description} (mean returns over 100 episodes: "
-                f"{', '.join(f'{value:.0f}' for value in recipe.actor_returns)}); stochastic actions, "
-                f"{made['steps']:,} steps, seed {made['seed']}. Made on this machine by minari-stitch."
+                f"{recipe.env_id}, {recipe.description} {recipe.about}, {made['steps']:,} steps, seed {made['seed']}. "
+                "Made on this machine by minari-stitch."
             ),
             "author": {"minari-stitch"},
-            "algorithm_name": "random" if recipe.actors == (0,) else policy_table()[recipe.env]["algorithm"],
-            "requirements": ["gymnasium-robotics" if recipe.env == "pen" else "gymnasium[mujoco]"],
             "eval_env_spec": spec.to_json(),
-            "ref_min_score": _measured(recipe.env, 0),
-            "ref_max_score": _measured(recipe.env, _LADDERS[recipe.env][1]),
-            "demo": {"recipe": dataset_id, "actors": recipe.actors, **made},
+            "demo": {"recipe": dataset_id, "actors": list(recipe.actors), **made},
+            **recipe.metadata,
         },
     )
     env.close()
@@ -169,12 +130,6 @@ def _check_same(dataset_id: str, asked: dict[str, int | None]) -> None:
                 f"{dataset_id} is already there, made with {key} {made.get(key, 'unknown')} and not {value}. "
                 f"Delete it with `minari delete {dataset_id}` to make it anew, or leave {key} unset to use it."
             )
-
-
-def _measured(env: str, actor: int) -> float:
-    """Mean return over the episodes that `policies.json` states, with stochastic actions."""
-    rows = {row["env_steps"]: row for row in policy_table()[env]["policies"]}
-    return rows[actor]["stochastic"]["mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +187,7 @@ def rollout(
         for actor, share in enumerate(shares)
         for start in range(0, share, _CHUNK_STEPS)
     ]
-    make_env(recipe.env_id).close()  # without MuJoCo, fail here and not in a worker
+    make_env(recipe.spec).close()  # without MuJoCo, fail here and not in a worker
     pool = replace(pool, workers=min(workers, len(chunks)))
     parts: list[list[Episodes]] = [[] for _ in recipe.actors]
     done = 0
@@ -253,9 +208,9 @@ def _head(episodes: Episodes, n_steps: int) -> Episodes:
     excess = int(episodes.offsets[index]) - n_steps
     if excess:
         last = parts[-1]
-        arrays = (key for key, value in last.items() if isinstance(value, np.ndarray))
-        parts[-1] = last | {key: last[key][:-excess].copy() for key in arrays}
-        parts[-1]["truncations"][-1] = True
+        last |= {key: value[:-excess].copy() for key, value in last.items() if isinstance(value, np.ndarray)}
+        last["infos"] = {key: value[:-excess].copy() for key, value in last["infos"].items()}
+        last["truncations"][-1] = True
     return Episodes.from_list(parts)
 
 
@@ -265,20 +220,12 @@ def _roll_chunk(chunk: _Chunk, progress: object = None) -> Episodes:
     entropy = [chunk.seed, zlib.crc32(recipe.dataset_id.encode()), chunk.actor, chunk.number]
     env_seed, action_seed = np.random.SeedSequence(entropy).generate_state(2)
     rng = np.random.default_rng(action_seed)
-    env = make_env(recipe.env_id)
-    policy = _policy(recipe, recipe.actors[chunk.actor], env, rng)
-    parts = [play_episode(env, policy, seed=int(env_seed))]
-    steps = len(parts[0]["rewards"])
-    while steps < chunk.steps:
-        parts.append(play_episode(env, policy))
-        steps += len(parts[-1]["rewards"])
+    env = make_env(recipe.spec)
+    parts, steps = [], 0
+    for part in recipe.episodes(chunk.actor, env, int(env_seed), rng):
+        parts.append(part)
+        steps += len(part["rewards"])
+        if steps >= chunk.steps:
+            break
     env.close()
     return Episodes.from_list(parts)
-
-
-def _policy(recipe: Recipe, actor: int, env: gym.Env, rng: np.random.Generator) -> Policy:
-    """The packed actor of a recipe that was trained for so many steps, with its noise; 0 is uniform."""
-    if not actor:
-        return uniform(env.action_space, rng)
-    with resources.as_file(_PACKED / f"{recipe.env}-{actor:07d}.npz") as path:
-        return partial(load_actor(path), rng=rng)

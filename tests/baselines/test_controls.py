@@ -12,6 +12,7 @@ from minari_stitch.data import minari_io
 from minari_stitch.errors import ConfigError
 from minari_stitch.run import Run
 from minari_stitch.sim import demo
+from minari_stitch.sim.actors import ActorRecipe
 
 RESAMPLED = "toy/walk-resampled-v0"
 REAL = "demo/hopper/medium-replay-real-v0"
@@ -164,7 +165,7 @@ def test_what_was_made_of_demo_data_cannot_be_rolled_out_further():
 
 def test_other_actors_than_those_of_the_dataset_are_refused(monkeypatch):
     demo.ensure(toy.DEMO, n_steps=100, workers=1)
-    recipe = demo.Recipe(dataset_id=toy.DEMO, env="hopper", actors=(0,))
+    recipe = ActorRecipe(dataset_id=toy.DEMO, env="hopper", actors=(0,))
     monkeypatch.setitem(demo.RECIPES, toy.DEMO, recipe)
     with pytest.raises(ConfigError, match="compare with method resample instead"):
         Real().fit(read(toy.DEMO), Run(directory=minari_io.datasets_path() / "none"))

@@ -15,6 +15,7 @@ import toy
 from minari_stitch.data import minari_io
 from minari_stitch.errors import ConfigError, DatasetIdError, StitchError
 from minari_stitch.sim import demo
+from minari_stitch.sim.actors import ACTOR_RECIPES, policy_table
 from minari_stitch.sim.behaviour import make_env
 
 HOPPER_REPLAY = demo.RECIPES["demo/hopper/medium-replay-v0"]
@@ -26,9 +27,9 @@ def replay():
 
 
 def test_recipes_cover_four_environments():
-    assert len(demo.RECIPES) == 20
-    for dataset_id, recipe in demo.RECIPES.items():
-        assert dataset_id == recipe.dataset_id and demo.is_demo_id(dataset_id)
+    assert len(ACTOR_RECIPES) == 20
+    for dataset_id, recipe in ACTOR_RECIPES.items():
+        assert dataset_id == recipe.dataset_id and demo.is_demo_id(dataset_id) and demo.RECIPES[dataset_id] is recipe
         limit = 200 if recipe.env == "pen" else 1000
         assert make_env(recipe.env_id).spec.max_episode_steps == limit
         assert recipe.description
@@ -163,6 +164,7 @@ def test_pen_actors_act_alike_in_any_number_of_processes():
 
 ENDLESS = """
 from minari_stitch.sim import demo
+from minari_stitch.sim.actors import ACTOR_RECIPES, policy_table
 
 demo.rollout(demo.RECIPES["demo/hopper/medium-v0"], n_steps=10**7, workers=2)
 """
@@ -236,13 +238,13 @@ def test_missing_mujoco_names_the_remedy(monkeypatch):
 def test_policies_are_packed_and_small():
     folder = resources.files("minari_stitch.policies")
     sizes = {path.name: len(path.read_bytes()) for path in folder.iterdir() if path.name.endswith((".npz", ".json"))}
-    files = {row["file"] for entry in demo.policy_table().values() for row in entry["policies"] if row["file"]}
+    files = {row["file"] for entry in policy_table().values() for row in entry["policies"] if row["file"]}
     assert files | {"policies.json"} == set(sizes)
     assert sum(sizes.values()) < 1_300_000
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dataset_id", demo.RECIPES)
+@pytest.mark.parametrize("dataset_id", ACTOR_RECIPES)
 def test_returns_are_those_measured(dataset_id):
     recipe = demo.RECIPES[dataset_id]
     shares = len(recipe.actors)
