@@ -13,7 +13,7 @@ import typer
 
 from minari_stitch.registry import found
 
-from . import datasets, view
+from . import datasets, trust, view
 from .common import Json, OutputId, Verbose, err, errors, out
 from .render import EPILOG as _RENDER_EXAMPLES
 from .render import render
@@ -249,6 +249,7 @@ def show(
 app.command(epilog=_RENDER_EXAMPLES)(render)
 app.command(epilog="\n\n".join(datasets.IMPORT_EXAMPLES))(datasets.import_d4rl)
 app.command(epilog="\n\n".join(datasets.MIX_EXAMPLES))(datasets.mix)
+app.command(epilog="\n\n".join(trust.CHECK_EXAMPLES))(trust.check)
 
 
 @demo_app.command("list", epilog=_DEMO_EXAMPLE)

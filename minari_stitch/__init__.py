@@ -6,6 +6,7 @@
     dataset = made.load()
 
 Datasets:  `augment`, `filter`, `mix`, `import_d4rl`, `read`
+Trust:     `check`
 Methods:   `DiffStitch`, `SynthER`, `TATU`, `Resample`, `Real`, and `Transform`, `Sample`, `settings` for your own
 Settings:  `ModelConfig`, `DiffusionConfig`, `StitchConfig`, `QualifyConfig`, `FitConfig`, `NoiseConfig`, `JudgeConfig`
 Results:   `Augmented`, `Mixed`, `Imported`
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from minari_stitch.diffstitch.config import DiffusionConfig, ModelConfig, QualifyConfig, StitchConfig
     from minari_stitch.diffstitch.transform import DiffStitch
     from minari_stitch.errors import StitchError
+    from minari_stitch.inspect import check
     from minari_stitch.learn.judging import JudgeConfig
     from minari_stitch.learn.loop import FitConfig
     from minari_stitch.pipeline import Augmented
@@ -42,6 +44,7 @@ __all__ = [
     "mix",
     "import_d4rl",
     "read",
+    "check",
     "DiffStitch",
     "SynthER",
     "TATU",
@@ -72,6 +75,7 @@ _HOMES = {
     "diffstitch.config": ("DiffusionConfig", "ModelConfig", "QualifyConfig", "StitchConfig"),
     "diffstitch.transform": ("DiffStitch",),
     "errors": ("StitchError",),
+    "inspect": ("check",),
     "learn.judging": ("JudgeConfig",),
     "learn.loop": ("FitConfig",),
     "pipeline": ("Augmented",),

@@ -107,7 +107,7 @@ def augment(
         device=device,
         precision=precision,
     )
-    with _reports(progress) as report:
+    with reports(progress) as report:
         source = read(
             dataset,
             skip_invalid=skip_invalid,
@@ -233,7 +233,7 @@ def mix(
     if output_id is not None:
         minari_io.check_output_id(output_id)
     check_writable()
-    with _reports(progress) as report:
+    with reports(progress) as report:
         sources = [
             read(dataset, skip_invalid=skip_invalid, keep_infos=True, progress=report or False) for dataset in datasets
         ]
@@ -270,7 +270,7 @@ def import_d4rl(file: str | Path, *, env: str, dataset_id: str | None = None, pr
         minari_stitch.errors.DatasetNotFoundError: There is no file missing.hdf5. Check the path.
     """
     check_writable()
-    with _reports(progress) as report:
+    with reports(progress) as report:
         write = report and partial(report, "write")
         return d4rl.import_d4rl(Path(file), env=env, dataset_id=dataset_id, progress=write)
 
@@ -314,7 +314,7 @@ def read(
     if isinstance(dataset, Written):
         dataset = dataset.dataset_id
     if isinstance(dataset, str) and download and demo.is_demo_id(dataset):
-        with _reports(progress) as report:
+        with reports(progress) as report:
             made = report and partial(report, "roll out")
             demo.ensure(dataset, n_steps=demo_steps, workers=workers, progress=made)
     elif demo_steps is not None:
@@ -330,7 +330,7 @@ def chosen_device(device: str) -> str:
 
 
 @contextlib.contextmanager
-def _reports(progress: Reporting) -> Iterator[Progress | None]:
+def reports(progress: Reporting) -> Iterator[Progress | None]:
     """The callback that is meant."""
     if progress is None:
         with Bars() as bars:

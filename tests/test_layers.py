@@ -12,7 +12,7 @@ CLI = ROOT / "cli"
 
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
-    {"errors", "policies", "progress", "baselines", "data", "diffstitch", "draw", "learn", "sim"},
+    {"errors", "policies", "progress", "baselines", "data", "diffstitch", "draw", "learn", "quality", "sim"},
     {"config", "data.ids", "data.storage", "pool"},
     {"data.episodes", "data.hdf5", "data.spaces"},
     {"data.validation", "data.provenance"},
@@ -24,6 +24,8 @@ LAYERS = [
     {"sim.actors", "sim.waypoints"},
     {"sim.d4rl", "sim.demo", "sim.poses"},
     {"sim.oracle"},
+    {"quality.goals", "quality.rows"},
+    {"quality.check"},
     {"draw.figures"},
     {"draw.camera"},
     {"draw.render"},
@@ -46,9 +48,10 @@ LAYERS = [
     {"baselines.controls", "baselines.synther", "baselines.tatu", "diffstitch.transform"},
     {"pipeline"},
     {"api"},
+    {"inspect"},
     {"__init__"},
     {"cli.common", "cli.view"},
-    {"cli.datasets", "cli.render"},
+    {"cli.datasets", "cli.render", "cli.trust"},
     {"cli.app"},
     {"cli"},
     {"__main__"},

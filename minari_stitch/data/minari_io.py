@@ -35,7 +35,19 @@ from minari_stitch.data.validation import (
 )
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, InvalidDataError, StitchError, StorageError
 
-__all__ = ["Dataset", "annotate", "check", "check_output_id", "exists", "load", "local_ids", "next_id", "read", "write"]
+__all__ = [
+    "Dataset",
+    "annotate",
+    "check",
+    "check_output_id",
+    "exists",
+    "load",
+    "local_ids",
+    "metadata",
+    "next_id",
+    "opened",
+]
+__all__ += ["read", "stored_episodes", "write"]
 
 _BATCH = 500  # episodes for each opening of the HDF5 file: one is twice as slow, thousands cost memory
 _PATIENCE = 8.0  # seconds for a remote's first answer; offline, Minari's default one retries for 23
@@ -73,12 +85,12 @@ def read(
         UnsupportedSpaceError: Its spaces cannot be stitched.
         InvalidDataError: There is no episode, some are invalid, or with `skip_invalid` all are.
     """
-    source = _source(dataset, download=download)
-    flat, metadata = _flat_spaces(source.observation_space, source.action_space), _metadata(source)
+    source = opened(dataset, download=download)
+    flat, about = _flat_spaces(source.observation_space, source.action_space), metadata(source)
     parts: list[dict[str, Any]] = []
     ids: list[int] = []
     problems: list[Problem] = []
-    for raw in _stored_episodes(source, extras=keep_infos):
+    for raw in stored_episodes(source, extras=keep_infos):
         try:
             part: dict[str, Any] = flatten_episode(raw, **flat)
             found = find_problems(part, episode=raw["id"], **flat)
@@ -106,7 +118,7 @@ def read(
         observation_space=source.observation_space,
         action_space=source.action_space,
         env_spec=source.env_spec,
-        metadata={key: plain(value) for key, value in metadata.items() if key not in _STRUCTURE},
+        metadata={key: plain(value) for key, value in about.items() if key not in _STRUCTURE},
         episode_ids=np.array(ids),
         skipped=report,
     )
@@ -123,7 +135,7 @@ def load(dataset_id: str) -> MinariDataset:
         DatasetNotFoundError: The dataset is not local.
         StorageError: It cannot be read.
     """
-    return _source(dataset_id, download=False)
+    return opened(dataset_id, download=False)
 
 
 def write(
@@ -200,7 +212,7 @@ def check(dataset_id: str) -> None:
     source = _open(dataset_id, datasets_path() / dataset_id)
     flat = _flat_spaces(source.observation_space, source.action_space)
     problems, episodes, steps = [], 0, 0
-    for raw in _stored_episodes(source):
+    for raw in stored_episodes(source):
         problems += find_stored_problems(raw, **flat)
         episodes, steps = episodes + 1, steps + len(raw["rewards"])
     if problems:
@@ -237,8 +249,8 @@ def _flat_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
     }
 
 
-def _source(dataset: str | MinariDataset, *, download: bool) -> MinariDataset:
-    """Open what an id names, or check that what is open still has its folder."""
+def opened(dataset: str | MinariDataset, *, download: bool) -> MinariDataset:
+    """Open what an id names, or check that what is open still has its folder; errors as in `read`."""
     if isinstance(dataset, str):
         parse_id(dataset)
         if not exists(dataset):
@@ -265,14 +277,19 @@ def _open(dataset_id: str, path: Path) -> MinariDataset:
         raise _unreadable(dataset_id, path, error) from error
 
 
-def _metadata(source: MinariDataset) -> dict[str, Any]:
+def metadata(source: MinariDataset) -> dict[str, Any]:
+    """The metadata of an open dataset, as Minari keeps them.
+
+    Raises:
+        StorageError: They cannot be read.
+    """
     try:
         return source.storage.metadata  # which is read from its file
     except Exception as error:
         raise _unreadable(source.id, source.storage.data_path.parent, error) from error
 
 
-def _stored_episodes(source: MinariDataset, *, extras: bool = True) -> Iterator[dict[str, Any]]:
+def stored_episodes(source: MinariDataset, *, extras: bool = True) -> Iterator[dict[str, Any]]:
     """Yield what `hdf5.read` yields, whatever the format of the dataset, of the episodes that are in view."""
     storage, shown = source.storage, np.asarray(source.episode_indices, dtype=int).tolist()
     try:

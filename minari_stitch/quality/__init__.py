@@ -1,0 +1,1 @@
+"""Whether a dataset is sound, true, new and useful."""
