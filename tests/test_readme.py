@@ -179,7 +179,7 @@ def options(name):
 
 def test_what_is_mentioned_in_the_text_exists():
     inline = re.findall(r"`([^`\n]+)`", _FENCE.sub("", README))
-    commands = ("augment", "filter", "show", "render", "import-d4rl", "mix")
+    commands = ("augment", "filter", "show", "render", "import-d4rl", "mix", "check")
     known = {option for name in commands for option in options(name)}
     for code in inline:
         for option in re.findall(r"(?<!\S)--[a-z-]+", code):

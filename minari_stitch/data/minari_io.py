@@ -35,19 +35,12 @@ from minari_stitch.data.validation import (
 )
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, InvalidDataError, StitchError, StorageError
 
+# fmt: off
 __all__ = [
-    "Dataset",
-    "annotate",
-    "check",
-    "check_output_id",
-    "exists",
-    "load",
-    "local_ids",
-    "metadata",
-    "next_id",
-    "opened",
+    "Dataset", "annotate", "check", "check_output_id", "exists", "load", "local_ids", "metadata", "next_id", "opened",
+    "read", "stored_episodes", "write",
 ]
-__all__ += ["read", "stored_episodes", "write"]
+# fmt: on
 
 _BATCH = 500  # episodes for each opening of the HDF5 file: one is twice as slow, thousands cost memory
 _PATIENCE = 8.0  # seconds for a remote's first answer; offline, Minari's default one retries for 23

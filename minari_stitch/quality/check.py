@@ -105,9 +105,8 @@ def check(source: MinariDataset, progress: Callable[[int, int], None] | None = N
             progress(number, total)
     env, about_env = _environment(source)
     findings = [*seen.findings(), *_totals(source, seen), *about_env, *_scores(metadata)]
-    findings += [
-        Finding(kind=kind, level=level, what=what) for kind, level, what in goal_findings(source, env, seen.sample)
-    ]
+    goals = goal_findings(source, env, seen.sample)
+    findings += [Finding(kind="goals", level=level, what=what) for level, what in goals]
     findings.sort(key=lambda finding: finding.level != "error")
     return Checked(dataset_id=source.id, n_episodes=seen.episodes, n_steps=seen.steps, findings=findings)
 
@@ -138,12 +137,9 @@ class _Seen:
             return
         part = flatten_episode(raw, **self._spaces)
         observations, actions = part["observations"], part["actions"]
-        for name, table in (
-            ("observations", observations),
-            ("actions", actions),
-            ("rewards", part["rewards"][:, None]),
-        ):
-            self._widen(name, table)
+        for name, table in part.items():
+            if name in ("observations", "actions", "rewards"):
+                self._widen(name, table.reshape(len(table), -1))
         space = self._spaces["observation_space"]
         self._outside += int(((observations < space.low) | (observations > space.high)).any(1).sum())
         still = int((observations[1:] == observations[:-1]).all(1).sum())
