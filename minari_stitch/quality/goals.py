@@ -46,11 +46,7 @@ def goal_findings(
         expected = np.array([float(compute(a, d, {})) for a, d in zip(achieved, desired, strict=True)])
         off = float((np.abs(expected - rewards) > _CLOSE).mean())
         if off > _MOST:
-            yield (
-                "goals",
-                "error",
-                f"{off:.1%} of the rewards looked at are not those of the goal in the environment",
-            )
+            yield "error", f"{off:.1%} of the rewards looked at are not those of the goal in the environment"
     elif source.env_spec and source.env_spec.id.startswith("AdroitHandPen") and not goals_of(_few(source, parts)):
         yield "error", "more than 1 % of the rewards looked at do not follow from the goal in the observation"
 
