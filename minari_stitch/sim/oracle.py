@@ -9,11 +9,17 @@ observation, for real data as for synthetic, so no step from it is judged.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
+from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.spaces import FlatSpace
+from minari_stitch.errors import StitchError
+from minari_stitch.sim.behaviour import make_env
 from minari_stitch.sim.poses import Locomotion
 
 Inverse = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -28,18 +34,46 @@ class Simulator(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcomes:
+    """What the environment makes of `B` states and actions; NaN where the state is not known as a whole.
+
+    Attributes:
+        following: `(B, S)` next observations.
+        rewards: `(B,)`.
+        terminated: `(B,)` 1 where the episode ends, else 0.
+    """
+
+    following: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+
+
+class Oracle(Simulator, Protocol):
+    """The environment of a dataset, to be asked about single steps.
+
+    Where there is something that a path cannot go through, a method `crossings` of states and next states `(B, S)` says
+    `(B,)` which steps go through it.
+    """
+
+    def outcomes(self, states: np.ndarray, actions: np.ndarray) -> Outcomes:
+        """Of rows of `states_of` and actions `(B, A)`."""
+        ...
+
+
 class MujocoLocomotion:
     """Steps Hopper, Walker2d and HalfCheetah from given observations; the root's x is set to 0.
 
     Args:
-        env_id: Gymnasium id of a MuJoCo locomotion environment.
+        env: Gymnasium id, or specification, of a MuJoCo locomotion environment.
 
     Raises:
         StitchError: The environment's observation does not determine its state.
     """
 
-    def __init__(self, env_id: str) -> None:
-        self._body = Locomotion(env_id)
+    def __init__(self, env: str | EnvSpec) -> None:
+        self._body = Locomotion(env)
+        env_id = env if isinstance(env, str) else env.id
         self._clip = np.inf if env_id.startswith("HalfCheetah") else 10.0
 
     def step(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
@@ -48,12 +82,111 @@ class MujocoLocomotion:
 
     def outcome(self, observations: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Next observations `(B, S)` and rewards `(B,)`; NaN where a velocity is clipped."""
+        outcomes = self.outcomes(observations, actions)
+        return outcomes.following, outcomes.rewards
+
+    def outcomes(self, states: np.ndarray, actions: np.ndarray) -> Outcomes:
+        """See `Oracle`; states are observations, and unknown where a velocity is clipped."""
         body = self._body
-        following, rewards = np.full(observations.shape, np.nan), np.full(len(observations), np.nan)
-        for row in np.flatnonzero((np.abs(observations[:, body.positions :]) < self._clip).all(1)):
-            body.set(observations[row])
-            following[row], rewards[row], *_ = body.env.step(actions[row])
-        return following, rewards
+        known = (np.abs(states[:, body.positions :]) < self._clip).all(1)
+        return _ask(body.env, lambda row: body.set(states[row]), known, actions, states.shape[1])
+
+
+class RecordedStates:
+    """Steps any environment of MuJoCo from the positions and velocities that a dataset's infos `qpos` and `qvel` hold.
+
+    Args:
+        spec: Of the environment.
+        space: Flattens its observations.
+
+    Raises:
+        StitchError: The environment cannot be made, or be set.
+    """
+
+    def __init__(self, spec: EnvSpec, space: FlatSpace) -> None:
+        env = make_env(spec).unwrapped
+        env.reset(seed=0)
+        inner = (getattr(env, name, None) for name in ("point_env", "ant_env"))
+        self._env: Any = env
+        self._body: Any = next((one for one in (env, *inner) if hasattr(one, "set_state")), None)
+        if self._body is None:
+            raise StitchError(f"{spec.id} has no set_state, so recorded states of it cannot be set")
+        self._space = space
+
+    def step(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Nothing is known from observations alone."""
+        return np.full(observations.shape, np.nan)
+
+    def outcomes(self, states: np.ndarray, actions: np.ndarray) -> Outcomes:
+        """See `Oracle`; states are positions and velocities side by side, unknown where one is NaN."""
+        import mujoco
+
+        body, flatten = self._body, self._space.flatten
+        cut = body.model.nq
+
+        def place(row: int) -> None:
+            mujoco.mj_resetData(body.model, body.data)  # type: ignore[attr-defined]
+            body.set_state(states[row, :cut], states[row, cut:])
+
+        known = ~np.isnan(states).any(1)
+        return _ask(self._env, place, known, actions, self._space.size, lambda seen: flatten(_one(seen))[0])
+
+
+ORACLES: dict[str, Callable[[EnvSpec], Oracle]] = {
+    "Hopper": MujocoLocomotion,
+    "Walker2d": MujocoLocomotion,
+    "HalfCheetah": MujocoLocomotion,
+}
+"""Environments whose observation is their whole state, by how their ids begin."""
+
+
+def oracle_of(dataset: Dataset) -> Oracle | None:
+    """What can be asked about the steps of a dataset; None where there is no such thing, or not here."""
+    spec = dataset.env_spec
+    if spec is None:
+        return None
+    try:
+        if make := next((make for name, make in ORACLES.items() if spec.id.startswith(name)), None):
+            return make(spec)
+        if {"qpos", "qvel"} <= dataset.episodes.infos.keys():
+            return RecordedStates(spec, FlatSpace(dataset.observation_space))
+    except Exception:  # an environment that is not installed fails in its own way
+        return None
+    return None
+
+
+def states_of(dataset: Dataset, oracle: Oracle) -> np.ndarray:
+    """`(N + E, ...)` what an oracle sets: recorded positions and velocities, or observations."""
+    episodes = dataset.episodes
+    if not isinstance(oracle, RecordedStates):
+        return episodes.observations
+    parts = (episodes.infos[name] for name in ("qpos", "qvel"))
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], 1)
+
+
+def _ask(
+    env: Any,
+    place: Callable[[int], None],
+    known: np.ndarray,
+    actions: np.ndarray,
+    width: int,
+    flat: Callable[[Any], np.ndarray] = np.asarray,
+) -> Outcomes:
+    """Put the environment where each known row says, and step."""
+    following = np.full((len(actions), width), np.nan)
+    rewards, terminated = np.full((2, len(actions)), np.nan)
+    for row in np.flatnonzero(known):
+        place(int(row))
+        seen, rewards[row], terminated[row], *_ = env.step(actions[row])
+        following[row] = flat(seen)
+    return Outcomes(following=following, rewards=rewards, terminated=terminated)
+
+
+def _one(observation: Any) -> Any:
+    """A batch of one."""
+    if isinstance(observation, dict):
+        return {name: _one(part) for name, part in observation.items()}
+    return np.asarray(observation)[None]
 
 
 def oracle_errors(

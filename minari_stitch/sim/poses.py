@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from minari_stitch.errors import StitchError
 from minari_stitch.sim.behaviour import make_env
@@ -39,14 +40,15 @@ class Locomotion:
     """Hopper, Walker2d and HalfCheetah: positions without the root's x, then velocities.
 
     Args:
-        env_id: Gymnasium id.
+        env: Gymnasium id or specification.
 
     Raises:
         StitchError: The environment's observation is another.
     """
 
-    def __init__(self, env_id: str) -> None:
-        self.env: Any = make_env(env_id).unwrapped
+    def __init__(self, env: str | EnvSpec) -> None:
+        env_id = env if isinstance(env, str) else env.id
+        self.env: Any = make_env(env).unwrapped
         model = getattr(self.env, "model", None)
         shape = None if model is None else (model.nq - 1 + model.nv,)
         if shape != self.env.observation_space.shape:

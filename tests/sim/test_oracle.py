@@ -1,13 +1,28 @@
+from dataclasses import replace
+
+import gymnasium as gym
 import numpy as np
 import pytest
 from linear import episodes, exact, inverse, next_state
 
+from minari_stitch.data.dataset import Dataset
+from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.validation import ValidationReport
 from minari_stitch.diffstitch.config import QualifyConfig
 from minari_stitch.diffstitch.proposals import Proposals
 from minari_stitch.diffstitch.stitch import doubt
 from minari_stitch.errors import StitchError
 from minari_stitch.sim import demo
-from minari_stitch.sim.oracle import MujocoLocomotion, agreement, largest, oracle_errors, real_paths
+from minari_stitch.sim import oracle as oracles
+from minari_stitch.sim.oracle import (
+    MujocoLocomotion,
+    agreement,
+    largest,
+    oracle_errors,
+    oracle_of,
+    real_paths,
+    states_of,
+)
 
 
 class World:
@@ -139,3 +154,63 @@ def test_agreement_matches_counting():
         }
         assert row == pytest.approx(expected, nan_ok=True)
     assert np.isnan(rows[0]["precision"]) and rows[-1]["accepted"] == 1
+
+
+def recorded(steps=60):
+    """Random pushes in HalfCheetah, with the positions and velocities that its observations lack."""
+    env = gym.make("HalfCheetah-v5").unwrapped
+    rng, (seen, _) = np.random.default_rng(0), env.reset(seed=0)
+    rows = [(seen, env.data.qpos.copy(), env.data.qvel.copy())]
+    actions, rewards = rng.uniform(-1, 1, (steps, 6)).astype(np.float32), []
+    for action in actions:
+        seen, reward, *_ = env.step(action)
+        rows.append((seen, env.data.qpos.copy(), env.data.qvel.copy()))
+        rewards.append(reward)
+    observations, qpos, qvel = map(np.array, zip(*rows, strict=True))
+    last = np.arange(steps) == steps - 1
+    part = {
+        "observations": observations,
+        "actions": actions,
+        "rewards": np.array(rewards),
+        "terminations": last & False,
+        "truncations": last,
+        "infos": {"qpos": qpos, "qvel": qvel},
+    }
+    return Dataset(
+        dataset_id="test/pushes-v0",
+        episodes=Episodes.from_list([part]),
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        env_spec=gym.spec("HalfCheetah-v5"),
+        episode_ids=np.zeros(1, int),
+        skipped=ValidationReport(1),
+    )
+
+
+def test_recorded_positions_and_velocities_lead_where_the_data_say(monkeypatch):
+    data = recorded()
+    monkeypatch.setattr(oracles, "ORACLES", {})  # as for an environment whose observation is not its state
+    oracle = oracle_of(data)
+    states = states_of(data, oracle)
+    assert states.shape == (61, 18)
+    outcomes = oracle.outcomes(states[:-1], data.episodes.actions)
+    np.testing.assert_allclose(outcomes.following, data.episodes.observations[1:], atol=1e-8)
+    np.testing.assert_allclose(outcomes.rewards, data.episodes.rewards, atol=1e-8)
+    assert not outcomes.terminated.any()
+    unknown = states[:2].copy()
+    unknown[0, 3] = np.nan
+    assert np.isnan(oracle.outcomes(unknown, data.episodes.actions[:2]).rewards).tolist() == [True, False]
+
+
+def test_rewards_and_ends_come_from_the_simulator_too():
+    data = demo.rollout(demo.RECIPES["demo/hopper/medium-replay-v0"], n_steps=400, workers=1)
+    outcomes = MujocoLocomotion(gym.spec("Hopper-v5")).outcomes(data.observations[data.step_state], data.actions)
+    known = ~np.isnan(outcomes.rewards)
+    np.testing.assert_allclose(outcomes.rewards[known], data.rewards[known], atol=1e-6)
+    np.testing.assert_array_equal(outcomes.terminated[known], data.terminations[known])
+    assert data.terminations[known].any()
+
+
+def test_without_an_environment_there_is_no_oracle():
+    assert oracle_of(replace(recorded(5), env_spec=None)) is None
+    assert oracle_of(replace(recorded(5), env_spec=gym.spec("CartPole-v1"))) is None
