@@ -88,7 +88,7 @@ class MujocoLocomotion:
     def outcomes(self, states: np.ndarray, actions: np.ndarray) -> Outcomes:
         """See `Oracle`; states are observations, and unknown where a velocity is clipped."""
         body = self._body
-        known = (np.abs(states[:, body.positions :]) < self._clip).all(1)
+        known = np.all(np.abs(states[:, body.positions :]) < self._clip, axis=1)
         return _ask(body.env, lambda row: body.set(states[row]), known, actions, states.shape[1])
 
 
@@ -128,7 +128,7 @@ class RecordedStates:
             mujoco.mj_resetData(body.model, body.data)  # type: ignore[attr-defined]
             body.set_state(states[row, :cut], states[row, cut:])
 
-        known = ~np.isnan(states).any(1)
+        known = np.isfinite(states.sum(1))
         return _ask(self._env, place, known, actions, self._space.size, lambda seen: flatten(_one(seen))[0])
 
 
