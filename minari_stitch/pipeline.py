@@ -19,6 +19,7 @@ from minari_stitch.data.provenance import RECORD_KEY, original
 from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError, InvalidDataError, LowAcceptanceError
 from minari_stitch.run import Run
+from minari_stitch.sim.tasks import goals_of
 from minari_stitch.transform import Sample, Transform
 
 
@@ -97,6 +98,8 @@ def augment(
     if include_original:
         parts = itertools.chain(original(episodes, dataset.episode_ids.tolist(), transform.gamma), parts)
         total += len(episodes)
+    if goals := goals_of(dataset):  # what depends on the goal is said of every step, real or not
+        parts = ({**part, "infos": part["infos"] | goals.infos(part["observations"])} for part in parts)
     path = _write(dataset, parts, output_id, record, _counting(run, total), automatic)
     return Augmented(
         dataset_id=id_of(path),

@@ -21,7 +21,7 @@ LAYERS = [
     {"data.written"},
     {"data.d4rl_rows", "data.mix"},
     {"sim.behaviour", "sim.maze"},
-    {"sim.actors", "sim.waypoints"},
+    {"sim.actors", "sim.tasks", "sim.waypoints"},
     {"sim.d4rl", "sim.demo", "sim.poses"},
     {"sim.oracle"},
     {"quality.goals", "quality.rows"},

@@ -14,11 +14,16 @@ from typing import Protocol
 import numpy as np
 
 from minari_stitch.data.dataset import Dataset
-from minari_stitch.data.episodes import Episodes
 
 
 class Goals(Protocol):
-    """What a task's goal has to do with its observations and rewards."""
+    """What a task's goal has to do with its observations and rewards.
+
+    Attributes:
+        terminates: Whether an episode ends at its goal.
+    """
+
+    terminates: bool
 
     def states(self, observations: np.ndarray) -> np.ndarray:
         """States `(..., V)` in observations `(..., S)`."""
@@ -36,6 +41,14 @@ class Goals(Protocol):
         """Rewards `(T,)` for arriving at all but the first of `(T + 1, S)`."""
         ...
 
+    def terminations(self, observations: np.ndarray) -> np.ndarray:
+        """`(T,)` whether arriving there ends the episode."""
+        ...
+
+    def infos(self, observations: np.ndarray) -> dict[str, np.ndarray]:
+        """What infos `(T + 1, 1)` the environment gives that depend on the goal."""
+        ...
+
 
 class PenGoals:
     """Adroit's pen, to be turned to a desired direction (Gymnasium-Robotics, `AdroitHandPen-v1`).
@@ -46,6 +59,8 @@ class PenGoals:
     Args:
         sparse: Whether rewards only say if the goal is reached.
     """
+
+    terminates = False
 
     def __init__(self, sparse: bool) -> None:
         self._sparse = sparse
@@ -76,14 +91,13 @@ class PenGoals:
         bonus = 10.0 * (near & (likeness > 0.9)) + 50.0 * (near & (likeness > 0.95))
         return likeness - distance + bonus - 5.0 * dropped
 
+    def terminations(self, observations: np.ndarray) -> np.ndarray:
+        """None: the task goes on until its time is over."""
+        return np.zeros(len(observations) - 1, bool)
 
-def goals_of(dataset: Dataset) -> Goals | None:
-    """What is known of a dataset's goals; None where nothing is, or where it does not yield the recorded rewards."""
-    spec = dataset.env_spec
-    if spec is None or not spec.id.startswith("AdroitHandPen") or dataset.episodes.observations.shape[1] != 45:
-        return None
-    known = PenGoals(sparse="Sparse" in spec.id or spec.kwargs.get("reward_type") == "sparse")
-    return known if _explains(known, dataset.episodes) else None
+    def infos(self, observations: np.ndarray) -> dict[str, np.ndarray]:
+        """None: recorded data say little of success that would follow from a state."""
+        return {}
 
 
 def without_goals(dataset: Dataset, goals: Goals) -> Dataset:
@@ -91,10 +105,3 @@ def without_goals(dataset: Dataset, goals: Goals) -> Dataset:
     states = goals.states(dataset.episodes.observations)
     episodes = dataclasses.replace(dataset.episodes, observations=np.ascontiguousarray(states))
     return dataclasses.replace(dataset, episodes=episodes)
-
-
-def _explains(goals: Goals, episodes: Episodes) -> bool:
-    """Whether the rewards of the first episodes follow from their own observations, but for single borderline steps."""
-    checked = [episodes.episode(index) for index in range(min(len(episodes), 20))]
-    off = np.concatenate([np.abs(goals.rewards(part["observations"]) - part["rewards"]) for part in checked])
-    return bool((off < 1e-3).mean() > 0.99)

@@ -99,6 +99,23 @@ def stitched(
         yield _stitch_one(source, ids, proposals, spans, int(row), discount, goals)
 
 
+def early_end(source: Episodes, proposals: Proposals, spans: Spans, row: int, goals: Goals) -> bool:
+    """Whether what leads to a bridge's target would end on its way there, under the target's goal."""
+    return bool(goals.terminations(_arriving(source, proposals, spans, row, goals)).any())
+
+
+def _arriving(source: Episodes, chunk: Proposals, spans: Spans, row: int, goals: Goals | None) -> np.ndarray:
+    """Observations of prefix and bridge, and the target's first one."""
+    head, first, junction, n, tail, entry, *_ = (int(values[row]) for values in vars(spans).values())
+    prefix = source.episode(head)["observations"][first : junction + 1]
+    bridge = chunk.states[row, 1 : n + 1].astype(prefix.dtype)  # first, or a goal would be rounded
+    target = source.episode(tail)["observations"][entry]
+    if goals is not None:
+        goal = goals.goal(target)
+        prefix, bridge = goals.pursue(goals.states(prefix), goal), goals.pursue(bridge, goal)
+    return np.concatenate([prefix, bridge, target[None]])
+
+
 def _stitch_one(
     source: Episodes,
     ids: Sequence[int],
@@ -115,16 +132,11 @@ def _stitch_one(
         real = before[name][first:junction], after[name][entry:stop]
         return np.concatenate([real[0], middle.astype(real[0].dtype), real[1]])
 
-    prefix, bridge = before["observations"][first : junction + 1], chunk.states[row, 1 : n + 1]
-    suffix = after["observations"][entry : stop + 1]
     rewards = join("rewards", chunk.rewards[row, : n + 1])
+    arriving, suffix = _arriving(source, chunk, spans, row, goals), after["observations"][entry : stop + 1]
+    observations = np.concatenate([arriving, suffix[1:]])
     if goals is not None:
-        goal = goals.goal(suffix[0])
-        prefix, bridge = goals.pursue(goals.states(prefix), goal), goals.pursue(bridge, goal)
-    observations = np.concatenate([prefix, bridge.astype(source.observations.dtype), suffix])
-    if goals is not None:
-        changed = len(prefix) + n  # all transitions up to the target's first state
-        rewards[:changed] = goals.rewards(observations[: changed + 1])
+        rewards[: len(arriving) - 1] = goals.rewards(arriving)
     no_end = np.zeros(n + 1, bool)
     terminations, truncations = join("terminations", no_end), join("truncations", no_end)
     truncations[-1] = truncations[-1] or not terminations[-1]

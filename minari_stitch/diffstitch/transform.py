@@ -7,15 +7,16 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minari_stitch.config import settings
 from minari_stitch.data.episodes import Episodes
-from minari_stitch.data.goals import Goals, goals_of, without_goals
+from minari_stitch.data.goals import Goals, without_goals
 from minari_stitch.data.minari_io import Dataset
-from minari_stitch.diffstitch.assemble import Form, Spans, stitched
+from minari_stitch.diffstitch.assemble import Form, Spans, early_end, stitched
 from minari_stitch.diffstitch.config import ModelConfig, QualifyConfig, StitchConfig
 from minari_stitch.diffstitch.models import Models, load_models, networks
 from minari_stitch.diffstitch.presets import full, paper
@@ -30,6 +31,7 @@ from minari_stitch.learn.support import Support
 from minari_stitch.learn.tables import Tables
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
+from minari_stitch.sim.tasks import goals_of
 from minari_stitch.transform import LOWEST_ACCEPTANCE, PATIENCE, Sample, Transform
 
 
@@ -209,13 +211,27 @@ class FittedDiffStitch:
 
     def proposals(self) -> Iterator[Proposals]:
         """Chunks of judged pairs, without end; those of the run directory are read, the others made."""
-        return map(Proposals.load, self.job.made(self.run))
+        return map(self._load, self.job.made(self.run))
+
+    def _load(self, chunk: Path) -> Proposals:
+        """A chunk of the run directory.
+
+        Where episodes end at their goal, what would reach the target's before the target is there cannot be joined.
+        """
+        proposals = Proposals.load(chunk)
+        if self.goals is None or not self.goals.terminates:
+            return proposals
+        source, spans = self.dataset.episodes, self._spans(proposals)
+        early = np.array([early_end(source, proposals, spans, row, self.goals) for row in range(len(proposals))])
+        return dataclasses.replace(proposals, reachable=proposals.reachable & ~early)
 
     def _accepted(self, proposals: Proposals) -> tuple[Spans, np.ndarray]:
         """What real steps each bridge would join, and the rows that qualify."""
+        return self._spans(proposals), np.flatnonzero(qualify(proposals, self.transform.qualify) == Outcome.ACCEPTED)
+
+    def _spans(self, proposals: Proposals) -> Spans:
         limit = self.dataset.max_episode_steps
-        spans = Spans.of(self.dataset.episodes, proposals, form=self.transform.form, max_episode_steps=limit)
-        return spans, np.flatnonzero(qualify(proposals, self.transform.qualify) == Outcome.ACCEPTED)
+        return Spans.of(self.dataset.episodes, proposals, form=self.transform.form, max_episode_steps=limit)
 
     def _calibration(self) -> dict[str, Any]:
         """What delta promises, where it is calibrated."""
@@ -225,7 +241,7 @@ class FittedDiffStitch:
 
     def _parts(self) -> Iterator[dict[str, Any]]:
         for number in itertools.count():
-            proposals = Proposals.load(self.job.chunk(number))
+            proposals = self._load(self.job.chunk(number))
             spans, accepted = self._accepted(proposals)
             ids, gamma = self.dataset.episode_ids.tolist(), self.transform.gamma
             yield from stitched(

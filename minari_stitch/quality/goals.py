@@ -10,10 +10,10 @@ import numpy as np
 
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
-from minari_stitch.data.goals import goals_of
 from minari_stitch.data.minari_io import MinariDataset
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.data.validation import ValidationReport
+from minari_stitch.sim.tasks import goals_of
 
 _CLOSE, _MOST = 1e-3, 0.01
 

@@ -9,12 +9,13 @@ import toy
 
 from minari_stitch.config import adjust, parse
 from minari_stitch.data import minari_io
-from minari_stitch.data.goals import PenGoals, goals_of, without_goals
+from minari_stitch.data.goals import PenGoals, without_goals
 from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.pipeline import augment
 from minari_stitch.run import Run
 from minari_stitch.sim import demo
 from minari_stitch.sim.behaviour import make_env
+from minari_stitch.sim.tasks import goals_of
 
 ID = "demo/pen/medium-replay-v0"
 
