@@ -13,7 +13,7 @@ import typer
 
 from minari_stitch.registry import found
 
-from . import datasets, trust, view
+from . import datasets, edit, trust, view
 from .common import Json, OutputId, Verbose, err, errors, out
 from .render import EPILOG as _RENDER_EXAMPLES
 from .render import render
@@ -186,30 +186,6 @@ def augment(
             view.print_result(out, source, result, time.monotonic() - begin, getattr(transform, "form", None))
 
 
-@app.command(epilog="[bold]Example[/]\n\n  minari-stitch filter demo/hopper/medium-replay-stitched-v0 --delta 0.25")
-def filter(  # noqa: A001 - the command's name
-    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A dataset that augment wrote.")],
-    delta: Annotated[float, typer.Option(help="The smaller threshold.")],
-    output_id: OutputId = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """Write the part of a stitched dataset that qualifies at a smaller delta."""
-    with errors(verbose):
-        from minari_stitch import api
-
-        begin = time.monotonic()
-        result = api.filter(dataset_id, delta=delta, output_id=output_id)
-        if as_json:
-            print(json.dumps(view.result_json(result, time.monotonic() - begin)))
-        else:
-            out.print(
-                f"[green]{result.n_episodes:,}[/] stitched episodes ({result.n_steps:,} steps) qualify at delta "
-                f"{delta:g}: [cyan]{result.dataset_id}[/]"
-            )
-            view.print_next(out, result.dataset_id)
-
-
 @app.command(epilog="[bold]Examples[/]\n\n  minari-stitch settings\n\n  minari-stitch settings tatu --preset full")
 def settings(
     method: Annotated[Method, typer.Argument(metavar="METHOD", help="A method of augment.")] = "diffstitch",
@@ -249,7 +225,9 @@ def show(
 app.command(epilog=_RENDER_EXAMPLES)(render)
 app.command(epilog="\n\n".join(datasets.IMPORT_EXAMPLES))(datasets.import_d4rl)
 app.command(epilog="\n\n".join(datasets.MIX_EXAMPLES))(datasets.mix)
+app.command(epilog="\n\n".join(edit.FILTER_EXAMPLES))(edit.filter)
 app.command(epilog="\n\n".join(trust.CHECK_EXAMPLES))(trust.check)
+app.command(epilog="\n\n".join(trust.VERIFY_EXAMPLES))(trust.verify)
 
 
 @demo_app.command("list", epilog=_DEMO_EXAMPLE)

@@ -21,6 +21,11 @@ OutputId = Annotated[
     typer.Option("--dataset-id", metavar="ID", help="Id of the new dataset \\[default: the next free version]."),
 ]
 
+Workers = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Processes; the result does not depend on it \\[default: one a core]."),
+]
+
 
 _OPTIONS = {name: f"--{name.replace('_', '-')}" for name in ("skip_invalid", "scores_of", "demo_steps")}
 _OPTIONS |= {"n_steps": "--steps"}

@@ -1,16 +1,21 @@
-"""The commands that say what a dataset is worth: `check`."""
+"""The commands that say what a dataset is worth: `check` and `verify`."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from .common import Json, Verbose, err, errors, out
+from .common import Json, Verbose, Workers, err, errors, out
+from .view import new_table
 
 if TYPE_CHECKING:
-    from minari_stitch.quality.check import Checked
+    from minari_stitch.quality.check import Checked, Finding
+    from minari_stitch.quality.verify import Verified
 
 CHECK_EXAMPLES = (
     "[bold]Examples[/]",
@@ -18,6 +23,13 @@ CHECK_EXAMPLES = (
     "minari-stitch check my/data-v0 --strict --json",
     "[dim]Exit code 1 if there is an error (with --strict: or a warning). Any Minari dataset can be checked, of any "
     "size.[/]",
+)
+VERIFY_EXAMPLES = (
+    "[bold]Examples[/]",
+    "minari-stitch verify demo/hopper/medium-replay-stitched-v0",
+    "minari-stitch verify demo/hopper/medium-replay-stitched-v0 --steps 5000 --pairs 0 --json",
+    "[dim]Exit code 1 if the dataset is not true. Hopper, Walker2d, HalfCheetah, and whatever holds qpos and qvel in "
+    "its infos; elsewhere learned errors stand, and the result says so.[/]",
 )
 
 
@@ -37,19 +49,55 @@ def check(
         if as_json:
             print(json.dumps(found.to_dict()))
         else:
-            _print_findings(found)
+            _print_checked(found)
         if not found.ok or (strict and found.findings):
             raise typer.Exit(1)
 
 
-def _print_findings(found: Checked) -> None:
-    colours = {"error": "red", "warning": "yellow"}
-    for finding in found.findings:
-        out.print(f"[{colours[finding.level]}]{finding.level}[/] [bold]{finding.kind}[/]: ", end="")
-        out.print(finding.what, markup=False, highlight=False, soft_wrap=True)
-        for place in finding.where:
-            out.print(f"  {place}", markup=False, highlight=False, soft_wrap=True, style="dim")
-    worst = [sum(finding.level == level for finding in found.findings) for level in colours]
+def verify(
+    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A dataset that augment wrote, or any other.")],
+    delta: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Threshold in standardised state space \\[default: the dataset's]."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Generated steps to judge at most.")] = 50_000,
+    pairs: Annotated[int, typer.Option(min=0, help="Proposals to judge, if their run is still there.")] = 512,
+    run_dir: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Run directory of the augmentation \\[default: beside the datasets]."),
+    ] = None,
+    workers: Workers = None,
+    seed: Annotated[int, typer.Option(help="Chooses steps.")] = 0,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Is a dataset true? The simulator's word on generated and real steps, rewards and ends."""
+    with errors(verbose):
+        from minari_stitch.inspect import verify
+        from minari_stitch.progress import Bars
+
+        with Bars(err) as progress:
+            found = verify(
+                dataset_id,
+                delta=delta,
+                n_steps=steps,
+                pairs=pairs,
+                run_dir=run_dir,
+                workers=(os.cpu_count() or 1) if workers is None else workers,
+                seed=seed,
+                progress=progress,
+            )
+        if as_json:
+            print(json.dumps(found.to_dict()))
+        else:
+            _print_verified(found)
+        if not found.ok:
+            raise typer.Exit(1)
+
+
+def _print_checked(found: Checked) -> None:
+    _print_findings(found.findings)
+    worst = [sum(finding.level == level for finding in found.findings) for level in _COLOURS]
     verdict = "[green]sound[/]" if found.ok else "[red]not sound[/]"
     out.print(
         f"[cyan]{found.dataset_id}[/] is {verdict}: {found.n_episodes:,} episodes, {found.n_steps:,} steps, "
@@ -57,3 +105,63 @@ def _print_findings(found: Checked) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+_PATHS = {
+    "bridges accepted": "proposed, accepted",
+    "bridges rejected": "proposed, rejected",
+    "real windows": "real windows",
+    "real windows, inverse model's actions": "same, inverse's actions",
+}
+_COLOURS = {"error": "red", "warning": "yellow"}
+
+
+def _print_findings(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        out.print(f"[{_COLOURS[finding.level]}]{finding.level}[/] [bold]{finding.kind}[/]: ", end="")
+        out.print(finding.what, markup=False, highlight=False, soft_wrap=True)
+        for place in finding.where:
+            out.print(f"  {place}", markup=False, highlight=False, soft_wrap=True, style="dim")
+
+
+def _print_verified(found: Verified) -> None:
+    columns = ("n", "median", "q90", "first", "inner", "last")
+    paths: dict[str, Mapping[str, Any]] = {"generated": found.bridges, "real steps": found.real}
+    for name, row in found.proposals.get("paths", {}).items():
+        paths[str(_PATHS.get(name, name))] = row
+    names = ("#", "median", "90 %", "first", "inner", "last")
+    table = new_table(f"Error against {found.judge}: largest of each path, and by position", "", *names)
+    for name, row in paths.items():
+        if row.get("n"):
+            table.add_row(name, *(_number(row.get(column)) for column in columns))
+    out.print(table)
+    if found.rewards or found.ends:
+        table = new_table("Rewards and ends", "", "# Steps", "reward off", "each by", "ends agree")
+        for name, row in found.rewards.items():
+            agree = f"{found.ends[name]['agree']:.1%}" if name in found.ends else ""
+            table.add_row(name, f"{row['n']:,}", f"{row['bias']:+.3g}", f"{row['mean_absolute']:.3g}", agree)
+        out.print(table)
+    agreement = {f"{row['delta']:g}": row for row in found.proposals.get("agreement", [])} or found.agreement
+    if agreement:
+        of = "all proposals" if found.proposals else "the bridges that were written"
+        table = new_table(f"What delta is worth, of {of}", "delta", "accepted", "precision", "recall")
+        for name, row in agreement.items():
+            table.add_row(name, *(_share(row[column]) for column in ("accepted", "precision", "recall")))
+        out.print(table)
+    _print_findings(found.findings)
+    share = found.bridges.get("confirmed")
+    said = f": {share:.1%} of its bridges are within delta {found.delta:g}" if share is not None else ""
+    if "through_walls" in found.bridges:
+        said += f", {found.bridges['through_walls']:.1%} go through a wall"
+    verdict = "[red]not true[/]" if not found.ok else "[green]true[/]" if found.simulated else "[yellow]not refuted[/]"
+    out.print(f"[cyan]{found.dataset_id}[/] is {verdict} by {found.judge}{said}", highlight=False, soft_wrap=True)
+
+
+def _number(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if value > 1e-9 else "0"
+
+
+def _share(value: float) -> str:
+    return "" if value != value else f"{value:.1%}"

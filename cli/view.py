@@ -28,7 +28,8 @@ _OUTCOMES = {
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
-def _table(title: str | None, *columns: str) -> Table:
+def new_table(title: str | None, *columns: str) -> Table:
+    """A table whose first column is a name, and the others numbers."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         if index == 0:
@@ -40,7 +41,7 @@ def _table(title: str | None, *columns: str) -> Table:
 
 def print_result(console: Console, source: Dataset, result: Augmented, seconds: float, form: str | None) -> None:
     """Print the summary of an augmentation, of bridges in a `form`, and what to type next."""
-    table = _table(None, "Dataset", "# Episodes", "# Steps", "# Synthetic")
+    table = new_table(None, "Dataset", "# Episodes", "# Steps", "# Synthetic")
     table.add_row(source.dataset_id, f"{len(source.episodes):,}", f"{source.episodes.n_steps:,}", "")
     made = (f"[green]{count:,}[/]" for count in (result.n_episodes, result.n_steps, result.n_synthetic))
     table.add_row(result.dataset_id, *made)
@@ -120,22 +121,24 @@ def print_report(console: Console, dataset: Dataset) -> None:
     _print_outcomes(console, record["report"])
     bridges = _bridges(dataset)
     if bridges:
-        table = _table("Bridges", "", *(f"{q:.0%}" for q in _QUANTILES), "mean")
+        table = new_table("Bridges", "", *(f"{q:.0%}" for q in _QUANTILES), "mean")
         for name, row in bridges.items():
             table.add_row(name, *(f"{row[f'q{q:g}']:,.3g}" for q in _QUANTILES), f"{row['mean']:,.3g}")
         console.print(table)
     oracle = dataset.metadata.get(ORACLE_KEY)
     if oracle is None:
         console.print(
-            f"Oracle error: not measured (python benchmarks/quality.py {dataset.dataset_id})",
+            f"Oracle error: not measured (minari-stitch verify {dataset.dataset_id})",
             highlight=False,
             soft_wrap=True,
         )
-    else:
+    elif oracle.get("bridges", {}).get("n"):
         console.print(
-            f"Oracle error (real simulator, largest of a bridge, median): [green]{oracle['accepted_median']:.3g}[/]; "
-            f"real data with the inverse model's actions: {oracle['floor_median']:.3g}",
+            f"Error of bridges against {oracle['judge']} (largest of each, median): "
+            f"[green]{oracle['bridges']['median']:.3g}[/]; {oracle['bridges']['confirmed']:.1%} are within delta "
+            f"{oracle['delta']:g}",
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -150,7 +153,7 @@ def print_settings(console: Console, rows: Iterable[Setting]) -> None:
 
 def print_recipes(console: Console, recipes: Iterable[Any], exists: Callable[[str], bool]) -> None:
     """Print the demo datasets."""
-    table = _table(None, "Name", "Environment", "Made by", "Returns", "Local")
+    table = new_table(None, "Name", "Environment", "Made by", "Returns", "Local")
     for recipe in recipes:
         bounds = {f"{extreme(recipe.actor_returns):,.0f}": None for extreme in (min, max) if recipe.actor_returns}
         returns = " to ".join(bounds)
@@ -173,7 +176,9 @@ def _print_outcomes(console: Console, report: Any) -> None:
             soft_wrap=True,
         )
     if "acceptance" in report:
-        acceptance = _table("Acceptance by delta (squared distance in standardised state space)", *report["acceptance"])
+        acceptance = new_table(
+            "Acceptance by delta (squared distance in standardised state space)", *report["acceptance"]
+        )
         acceptance.columns[0].style, acceptance.columns[0].justify = "", "right"
         acceptance.add_row(*(f"{share:.1%}" for share in report["acceptance"].values()))
         console.print(acceptance)
@@ -189,7 +194,7 @@ def _print_outcomes(console: Console, report: Any) -> None:
 
 def _print_counts(console: Console, report: Any) -> None:
     """What a method without pairs has to say: numbers, and counts by end or length."""
-    table = _table(None, "Report", "")
+    table = new_table(None, "Report", "")
     table.columns[1].justify = "left"
     for name, value in report.items():
         if name == "acceptance":
@@ -201,7 +206,7 @@ def _print_counts(console: Console, report: Any) -> None:
 
 
 def _print_pairs(console: Console, report: Any) -> None:
-    table = _table("Proposed pairs", "Outcome", "# Pairs", "Share", "Why")
+    table = new_table("Proposed pairs", "Outcome", "# Pairs", "Share", "Why")
     for name, why in _OUTCOMES.items():
         count = report[name]
         style = "green" if name == "accepted" else ""

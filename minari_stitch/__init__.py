@@ -6,7 +6,7 @@
     dataset = made.load()
 
 Datasets:  `augment`, `filter`, `mix`, `import_d4rl`, `read`
-Trust:     `check`
+Trust:     `check`, `verify`
 Methods:   `DiffStitch`, `SynthER`, `TATU`, `Resample`, `Real`, and `Transform`, `Sample`, `settings` for your own
 Settings:  `ModelConfig`, `DiffusionConfig`, `StitchConfig`, `QualifyConfig`, `FitConfig`, `NoiseConfig`, `JudgeConfig`
 Results:   `Augmented`, `Mixed`, `Imported`
@@ -19,7 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minari_stitch.api import augment, filter, import_d4rl, mix, read
+    from minari_stitch.api import augment, import_d4rl, mix, read
     from minari_stitch.baselines.controls import Real, Resample
     from minari_stitch.baselines.edm import NoiseConfig
     from minari_stitch.baselines.synther import SynthER
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from minari_stitch.data.mix import Mixed
     from minari_stitch.diffstitch.config import DiffusionConfig, ModelConfig, QualifyConfig, StitchConfig
     from minari_stitch.diffstitch.transform import DiffStitch
+    from minari_stitch.edit import filter
     from minari_stitch.errors import StitchError
-    from minari_stitch.inspect import check
+    from minari_stitch.inspect import check, verify
     from minari_stitch.learn.judging import JudgeConfig
     from minari_stitch.learn.loop import FitConfig
     from minari_stitch.pipeline import Augmented
@@ -45,6 +46,7 @@ __all__ = [
     "import_d4rl",
     "read",
     "check",
+    "verify",
     "DiffStitch",
     "SynthER",
     "TATU",
@@ -66,7 +68,7 @@ __all__ = [
     "StitchError",
 ]
 _HOMES = {
-    "api": ("augment", "filter", "mix", "import_d4rl", "read"),
+    "api": ("augment", "mix", "import_d4rl", "read"),
     "baselines.controls": ("Real", "Resample"),
     "baselines.edm": ("NoiseConfig",),
     "baselines.synther": ("SynthER",),
@@ -74,8 +76,9 @@ _HOMES = {
     "data.mix": ("Mixed",),
     "diffstitch.config": ("DiffusionConfig", "ModelConfig", "QualifyConfig", "StitchConfig"),
     "diffstitch.transform": ("DiffStitch",),
+    "edit": ("filter",),
     "errors": ("StitchError",),
-    "inspect": ("check",),
+    "inspect": ("check", "verify"),
     "learn.judging": ("JudgeConfig",),
     "learn.loop": ("FitConfig",),
     "pipeline": ("Augmented",),

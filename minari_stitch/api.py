@@ -171,31 +171,6 @@ def plan(
 
 
 @checked
-def filter(dataset: AnyDataset, *, delta: float, output_id: str | None = None) -> Augmented:  # noqa: A001
-    """Write the part of a stitched dataset that qualifies at a smaller delta (Eq. 10); no model is needed.
-
-    Args:
-        dataset: What `augment` returned, its id, or an open `minari.MinariDataset`.
-        delta: The smaller threshold: squared distance, summed over dimensions, in standardised state space.
-        output_id: Id of the new dataset; by default the next free version of the same name.
-
-    Returns:
-        What was written.
-
-    Raises:
-        ConfigError: delta is not positive and smaller than the one the dataset was made with.
-        InvalidDataError: The dataset was not written by `augment`.
-        LowAcceptanceError: Nothing qualifies.
-
-    Example:
-        >>> import minari_stitch as ms
-        >>> ms.filter("toy/walk-stitched-v0", delta=4).dataset_id
-        'toy/walk-stitched-v1'
-    """
-    return pipeline.refilter(read(dataset, download=False, keep_infos=True), delta, output_id=output_id)
-
-
-@checked
 def mix(
     datasets: Sequence[AnyDataset],
     output_id: str | None = None,

@@ -1,18 +1,26 @@
-"""What a script calls to know a dataset: is it sound?"""
+"""What a script calls to know a dataset: is it sound, is it true?"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minari_stitch.api import AnyDataset, Reporting, reports
+from minari_stitch.api import AnyDataset, Reporting, read, reports
 from minari_stitch.config import checked
 from minari_stitch.data import minari_io
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.minari_io import MinariDataset
+from minari_stitch.data.provenance import ORACLE_KEY, RECORD_KEY
 from minari_stitch.data.written import Written
+from minari_stitch.pool import Pool
+from minari_stitch.progress import Progress
 from minari_stitch.quality import check as checking
+from minari_stitch.quality import verify as verifying
 from minari_stitch.quality.check import Checked
+from minari_stitch.quality.proposals import found_run, judge_proposals, some_proposals
+from minari_stitch.quality.verify import Verified
 from minari_stitch.sim import demo
 
 if not TYPE_CHECKING:
@@ -43,6 +51,85 @@ def check(dataset: AnyDataset, *, download: bool = True, progress: Reporting = N
     """
     with reports(progress) as report:
         return checking.check(_opened(dataset, download, report), report and partial(report, "check"))
+
+
+@checked
+def verify(
+    dataset: AnyDataset,
+    *,
+    delta: float | None = None,
+    n_steps: int | None = 50_000,
+    pairs: int = 512,
+    run_dir: str | Path | None = None,
+    workers: int = 1,
+    seed: int = 0,
+    progress: Reporting = None,
+) -> Verified:
+    """Ask the simulator whether generated steps are true, and keep its word in the dataset's metadata.
+
+    Each is set in the environment and its action applied: next state, reward and end are compared. As a control the
+    same is done with real steps. Where the run that made the dataset is still there, proposals that were rejected are
+    judged too: only they tell what delta is worth. Without a simulator the errors stand that learned networks
+    recorded, and the result says so.
+
+    Args:
+        dataset: What `augment` returned, its id, or an open `minari.MinariDataset`; any dataset whose environment can
+            be put where its observations, or its infos `qpos` and `qvel`, say.
+        delta: Threshold: squared distance in standardised state space; by default that of the dataset, or 2.
+        n_steps: Generated steps to judge at most, in whole bridges; None for all.
+        pairs: Proposals to judge; 0 for none.
+        run_dir: Run directory of the augmentation; by default where `augment` puts it.
+        workers: Processes.
+        seed: Chooses steps.
+        progress: See `augment`.
+
+    Returns:
+        What was found; `ok` if none of it is an error.
+
+    Raises:
+        InvalidDataError: There is neither a simulator nor a generated step with a recorded error.
+        StitchError: The dataset cannot be read.
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> ms.verify("toy/walk-stitched-v0", progress=False).judge
+        'learned networks'
+    """
+    with reports(progress) as report:
+        stitched = read(dataset, keep_infos=True, progress=report or False)
+        return verified(
+            stitched, delta, n_steps, pairs, None if run_dir is None else Path(run_dir), workers, seed, report
+        )
+
+
+def verified(
+    dataset: Dataset,
+    delta: float | None,
+    n_steps: int | None,
+    pairs: int,
+    run_dir: Path | None,
+    workers: int,
+    seed: int,
+    report: Progress | None,
+) -> Verified:
+    """`verify` of a dataset in memory."""
+    source = verifying.source_of(dataset)
+    found = verifying.verify(
+        dataset,
+        Pool(workers=workers, progress=report),
+        scale=verifying.unit(dataset, source),
+        delta=delta,
+        n_steps=n_steps,
+        seed=seed,
+    )
+    if pairs and source is not None and found.simulated:
+        run = found_run(dataset, source, run_dir=run_dir, progress=report) if RECORD_KEY in dataset.metadata else None
+        if run is not None and run.trained and run.goals is None:
+            judged = judge_proposals(run, some_proposals(run, pairs), seed=seed, progress=report)
+            found = replace(found, proposals=judged)
+    if minari_io.exists(dataset.dataset_id):
+        minari_io.annotate(dataset.dataset_id, {ORACLE_KEY: found.to_dict()})
+    return found
 
 
 def _opened(dataset: Any, download: bool, report: Any) -> MinariDataset:

@@ -129,13 +129,31 @@ _DOUBTS = {
 """What delta is compared with, by `QualifyConfig.doubt`; methods without a rule compare as `judges`."""
 
 
-def refilter(dataset: Dataset, delta: float, *, output_id: str | None = None) -> Augmented:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Confirmed:
+    """What a simulator says about the episodes of a dataset.
+
+    Attributes:
+        episodes: `(E,)` bool.
+        simulator: Id of the environment.
+        delta: Threshold: the largest error of a generated step, squared distance in standardised state space.
+    """
+
+    episodes: np.ndarray
+    simulator: str
+    delta: float
+
+
+def refilter(
+    dataset: Dataset, delta: float | None, *, output_id: str | None = None, confirmed: Confirmed | None = None
+) -> Augmented:
     """Keep the augmented episodes of a dataset that qualify at a smaller delta, and its original ones.
 
     Args:
         dataset: One that `augment` wrote, read with its infos.
-        delta: The smaller threshold, squared distance in standardised state space.
+        delta: The smaller threshold, squared distance in standardised state space; None keeps that of the dataset.
         output_id: Id of the new dataset; by default the next free version of the same name.
+        confirmed: What the simulator confirms, where it was asked; the others go.
 
     Raises:
         ConfigError: delta is not positive and smaller than the one the dataset was made with.
@@ -151,21 +169,29 @@ def refilter(dataset: Dataset, delta: float, *, output_id: str | None = None) ->
     metadata = [about for about in dataset.episodes.metadata if about["augmented"]]
     if not all("dynamics_error" in about for about in metadata):
         raise InvalidDataError(f"{dataset_id!r} was made by {record['method']}: it holds real steps, all consistent")
-    if not delta > 0:
-        raise ConfigError(f"delta={delta:g} is not possible: use a positive squared distance, such as 0.5")
-    if delta > qualify["delta"]:
+    asked, threshold = delta is not None, float(qualify["delta"] if delta is None else delta)
+    if not threshold > 0:
+        raise ConfigError(f"delta={threshold:g} is not possible: use a positive squared distance, such as 0.5")
+    if threshold > qualify["delta"]:
         raise ConfigError(
-            f"delta={delta:g} is not possible: {dataset_id} holds what qualified at {qualify['delta']:g}; use a "
+            f"delta={threshold:g} is not possible: {dataset_id} holds what qualified at {qualify['delta']:g}; use a "
             "smaller one, or augment again, which reuses its models"
         )
     errors = np.zeros(len(augmented))
     doubts = _DOUBTS[qualify.get("doubt", "judges")]
     errors[augmented] = [max(about[doubt] for doubt in doubts) for about in metadata]
-    kept = np.flatnonzero(errors < delta)
+    near = errors < threshold if asked else np.ones(len(errors), bool)
+    kept = np.flatnonzero(near if confirmed is None else near & (confirmed.episodes | ~augmented))
     if not augmented[kept].any():
+        if confirmed is not None and near[augmented].any():
+            raise LowAcceptanceError(
+                f"the simulator confirms none of {int(near[augmented].sum()):,} augmented episodes of {dataset_id} "
+                f"at delta {confirmed.delta:g}: augment again with other settings"
+            )
         smallest = errors[augmented].min()
         raise LowAcceptanceError(
-            f"no augmented episode of {dataset_id} qualifies at delta {delta:g}: the smallest error is {smallest:.3g}"
+            f"no augmented episode of {dataset_id} qualifies at delta {threshold:g}: the smallest error is "
+            f"{smallest:.3g}"
         )
     episodes = dataset.episodes.select(kept)
     made = {
@@ -173,11 +199,12 @@ def refilter(dataset: Dataset, delta: float, *, output_id: str | None = None) ->
         "n_episodes": int(augmented[kept].sum()),
         "n_synthetic": int(episodes.infos["synthetic"][episodes.step_state].sum()),
     }
-    record |= {
-        "config": record["config"] | {"qualify": qualify | {"delta": delta}},
-        "filtered_from": dataset_id,
-        **made,
-    }
+    record |= {"filtered_from": dataset_id, **made}
+    if asked:
+        record["config"] = record["config"] | {"qualify": qualify | {"delta": delta}}
+    if confirmed is not None:
+        counts = {"confirmed": made["n_episodes"], "of": int((augmented & near).sum())}
+        record["verified"] = {"simulator": confirmed.simulator, "delta": confirmed.delta, **counts}
     name, _, _ = dataset_id.rpartition("-v")
     automatic, output_id = not output_id, output_id or minari_io.next_id(f"{name}-v0", suffix="")
     path = _write(dataset, episodes, output_id, record, None, automatic)
@@ -220,6 +247,8 @@ def _write(
 ) -> Path:
     delta = record["config"].get("qualify", {}).get("delta")
     threshold = f", accepted at delta {delta:g} (squared distance in standardised state space)" if delta else ""
+    if "verified" in record:
+        threshold += f", and confirmed by the simulator {record['verified']['simulator']}"
     description = (
         f"{record['n_episodes']:,} episodes made from {record['source']} by {record['method']}{threshold}; "
         f"seed {record['seed']}, minari-stitch {record['version']}. Every step says in infos whether it is synthetic."

@@ -87,7 +87,7 @@ def test_nothing_typed_shows_the_help():
         (["augment", toy.ID, "--delta", "two"], "Invalid value for '--delta'"),
         (["augment", toy.ID, "--form", "half"], "'half' is not one of 'full', 'onward', 'bridge'"),
         (["augment", toy.ID, "--presett", "fast"], "--presett"),
-        (["filter", toy.ID], "Missing option '--delta'"),
+        (["import-d4rl", "a.hdf5"], "Missing option '--env'"),
     ],
     ids=str,
 )
@@ -281,7 +281,7 @@ def test_show_says_what_the_metadata_hold(stitched):
     assert f"proposed {report['proposed']} 100%" in text
     for name in ("generated states", "dynamics error", "return before", "return after", "return raised by"):
         assert name in text
-    assert f"Oracle error: not measured (python benchmarks/quality.py {toy.STITCHED})" in text
+    assert f"Oracle error: not measured (minari-stitch verify {toy.STITCHED})" in text
 
 
 def test_show_json_is_the_record_and_the_bridges(stitched):
@@ -300,9 +300,12 @@ def test_show_json_is_the_record_and_the_bridges(stitched):
 
 
 def test_show_says_what_the_oracle_measured(stitched):
-    minari_io.annotate(toy.STITCHED, {ORACLE_KEY: {"accepted_median": 0.123, "floor_median": 0.0456}})
+    minari_io.annotate(
+        toy.STITCHED,
+        {ORACLE_KEY: {"judge": "Toy-v0", "delta": 8, "bridges": {"n": 9, "median": 0.123, "confirmed": 0.9}}},
+    )
     text = words(toy.ok("show", toy.STITCHED).stdout)
-    assert "0.123" in text and "0.0456" in text and "not measured" not in text
+    assert "0.123" in text and "90.0% are within delta 8" in text and "not measured" not in text
 
 
 @pytest.mark.parametrize("option", [[], ["--json"]])

@@ -110,18 +110,22 @@ class DiffStitch(Transform):
             StorageError: The run directory cannot be written.
             TrainingError: The training of a network diverged.
         """
+        _require_pairs(_seen(dataset, goals_of(dataset)).episodes, self.stitch)
+        fitted = self.found(dataset, run)
+        fitted.job.train_missing(run, networks(fitted.job.episodes))
+        return fitted
+
+    def found(self, dataset: Dataset, run: Run) -> FittedDiffStitch:
+        """What the run directory holds; nothing is trained, see `FittedDiffStitch.trained`."""
         goals = goals_of(dataset)
-        seen = dataset if goals is None else without_goals(dataset, goals)
-        _require_pairs(seen.episodes, self.stitch)
         job = StitchJob.of(
             self,
-            seen,
+            _seen(dataset, goals),
             run,
             trained=[self.models, self.stitch.discount],
             sampled=[self.stitch],
             normalizer=self.models.diffusion.normalizer,
         )
-        job.train_missing(run, networks(seen.episodes))
         return FittedDiffStitch(transform=self, dataset=dataset, run=run, job=job, goals=goals)
 
 
@@ -173,6 +177,11 @@ class FittedDiffStitch:
     run: Run
     job: StitchJob
     goals: Goals | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether all networks are there."""
+        return all(self.job.network(name).exists() for name in networks(self.job.episodes))
 
     def sample(self, n_steps: int) -> Sample:
         """Propose chunk after chunk until accepted episodes hold `n_steps` steps; count pairs up to the last of them.
@@ -260,6 +269,11 @@ class FittedDiffStitch:
             f"qualify.drift={qualify.drift} or qualify.support={qualify.support} (models and proposals are kept), "
             "train longer with preset full, or ask for fewer steps."
         )
+
+
+def _seen(dataset: Dataset, goals: Goals | None) -> Dataset:
+    """What networks see."""
+    return dataset if goals is None else without_goals(dataset, goals)
 
 
 def _require_pairs(episodes: Episodes, stitch: StitchConfig) -> None:

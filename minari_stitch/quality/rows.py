@@ -1,6 +1,10 @@
-"""Which rows of two tables are the same, at 8 bytes a row."""
+"""Rows of tables: which are the same, at 8 bytes a row; and numbers as JSON has them."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -16,3 +20,12 @@ def digests(*columns: np.ndarray) -> np.ndarray:
     # Two rounds, for the bits of floats sit in the high half, and a product carries upwards only.
     mixed = (words ^ (words >> np.uint64(32))) * weights[0]
     return ((mixed ^ (mixed >> np.uint64(29))) * weights[1]).sum(1, dtype=np.uint64)
+
+
+def plain_numbers(value: Any) -> Any:
+    """The same with None for what is not finite, which JSON lacks."""
+    if isinstance(value, Mapping):
+        return {key: plain_numbers(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_numbers(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
