@@ -37,7 +37,8 @@ from minari_stitch.errors import InvalidDataError, StitchError
 from minari_stitch.pipeline import stitch_record
 from minari_stitch.registry import found as methods
 from minari_stitch.sim import demo
-from minari_stitch.sim.oracle import MujocoLocomotion, Simulator, oracle_errors
+from minari_stitch.sim.oracle import MujocoLocomotion, Simulator
+from minari_stitch.sim.paths import oracle_errors
 
 _LENGTHS = 8
 

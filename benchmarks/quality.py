@@ -65,10 +65,13 @@ def measure(dataset_id: str, pairs: int, run_dir: Path | None, seed: int) -> dic
 
 def _print(dataset_id: str, result: dict[str, Any]) -> None:
     console = Console()
-    table = Table("Paths", "n", "max: median", "max: 90 %", "first step", "inner steps", "last step", "judged")
+    columns = ("Paths", "n", "max: median", "max: 90 %", "first step", "inner steps", "last step", "judged")
+    walls = any("through_walls" in row for row in result["paths"].values())
+    table = Table(*columns, *(["through walls"] if walls else []))
     for name, row in result["paths"].items():
         errors = (f"{row[k]:.3g}" for k in ("median", "q90", "first", "inner", "last"))
-        table.add_row(name, str(row["n"]), *errors, f"{row['judged']:.1%}")
+        through = [str(row.get("through_walls", ""))] if walls else []
+        table.add_row(name, str(row["n"]), *errors, f"{row['judged']:.1%}", *through)
     table.title = f"{dataset_id}: error against the simulator, standardised and squared"
     console.print(table)
     table = Table("delta", "accepted", "true", "precision", "recall", "oracle median of accepted")

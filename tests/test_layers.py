@@ -24,6 +24,7 @@ LAYERS = [
     {"sim.actors", "sim.tasks", "sim.waypoints"},
     {"sim.d4rl", "sim.demo", "sim.poses"},
     {"sim.oracle"},
+    {"sim.paths"},
     {"quality.bridges", "quality.goals", "quality.rows"},
     {"quality.check"},
     {"draw.figures"},

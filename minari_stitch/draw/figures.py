@@ -16,6 +16,7 @@ from matplotlib.figure import Figure, SubFigure
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import RenderError
+from minari_stitch.sim.maze import Maze
 
 Part = Literal["source", "bridge", "target"]
 COLOURS: Mapping[Part, str] = {"source": "#d1495b", "bridge": "#edae49", "target": "#30638e"}
@@ -214,6 +215,11 @@ def plane(stitched: Dataset) -> slice | None:
     slices = FlatSpace(stitched.observation_space).slices
     columns = slices.get("achieved_goal")
     return columns if columns and "desired_goal" in slices and columns.stop - columns.start == 2 else None
+
+
+def walls(axes: Axes, maze: Maze) -> None:
+    """Draw the walls of a maze."""
+    axes.imshow(maze.walls, extent=maze.extent, cmap="Greys", vmin=0, vmax=4, zorder=-1)
 
 
 def paths(axes: Axes, episode: StitchedEpisode, columns: slice, visited: np.ndarray | None = None) -> None:

@@ -16,6 +16,7 @@ from minari_stitch.draw import figures
 from minari_stitch.draw.camera import SIZE, backend, camera
 from minari_stitch.draw.figures import COLOURS, INKS, Part, StitchedEpisode
 from minari_stitch.errors import RenderError
+from minari_stitch.sim.maze import maze_of
 from minari_stitch.sim.poses import poser
 
 Progress = Callable[[int, int], None]
@@ -82,6 +83,8 @@ def render_episode(
         figure = Figure(figsize=(8, 5), layout="constrained")
         axes = figure.subplots()
         axes.set_title(figures.headline(joined), fontsize=9)
+        if maze := maze_of(stitched.env_spec):
+            figures.walls(axes, maze)
         figures.paths(axes, joined, columns, None if source is None else source.episodes.observations)
         return [_save(figure, path)]
     if stitched.env_spec is None:

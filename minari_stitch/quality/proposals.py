@@ -19,7 +19,8 @@ from minari_stitch.pipeline import default_run_directory, stitch_record
 from minari_stitch.progress import Progress
 from minari_stitch.registry import from_record
 from minari_stitch.run import Run
-from minari_stitch.sim.oracle import agreement, largest, oracle_errors, oracle_of, real_paths
+from minari_stitch.sim.oracle import RecordedStates, oracle_of
+from minari_stitch.sim.paths import agreement, crossed, largest, oracle_errors, real_paths
 
 DELTAS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -76,18 +77,18 @@ def judge_proposals(
 
     Returns:
         `pairs`, `delta`, `accepted_median`, `floor_median`; `paths`: for accepted and rejected bridges and for real
-        windows how large errors are and where; `agreement`: for each delta the share accepted and true, precision and
-        recall, and the median error of what is accepted.
+        windows how large errors are and where, and in a maze how many go through walls; `agreement`: for each delta the
+        share accepted and true, precision and recall, and the median error of what is accepted.
 
     Raises:
         InvalidDataError: There is no simulator to ask.
     """
     source, transform = fitted.dataset, fitted.transform
     simulator = oracle_of(source)
-    if simulator is None or fitted.goals is not None:
+    if simulator is None or isinstance(simulator, RecordedStates):
         raise InvalidDataError(f"{source.dataset_id} has no simulator that can be put where its observations say")
     scale = fitted.job.scales.state.scale.cpu().numpy()
-    states, recorded, inverse, steps = real_paths(source.episodes, fitted.job.models.act, proposals.steps, seed)
+    states, recorded, inverse, steps = real_paths(fitted.job.episodes, fitted.job.models.act, proposals.steps, seed)
     jobs: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {
         "bridges": (proposals.states, proposals.actions, proposals.steps),
         "real windows": (states, recorded, steps),
@@ -105,6 +106,12 @@ def judge_proposals(
         "bridges rejected": summary(bridges[~accepted], proposals.steps[~accepted]),
         **{name: summary(values, steps) for name, values in errors.items()},
     }
+    walls = crossed(simulator, proposals.states, proposals.steps)
+    real = crossed(simulator, states, steps)
+    if walls is not None and real is not None:
+        through = {"bridges accepted": walls[accepted], "bridges rejected": walls[~accepted], "real windows": real}
+        for name, paths in through.items():
+            rows[name]["through_walls"] = int(paths.sum())
     return {
         "pairs": len(proposals),
         "delta": transform.qualify.delta,

@@ -12,9 +12,19 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 Cell = tuple[int, int]
+_SCALES = {"AntMaze": 4.0}
 _SIDES = ((0, 1), (1, 0), (0, -1), (-1, 0))
+
+
+def maze_of(spec: EnvSpec | None) -> Maze | None:
+    """The maze of an environment of gymnasium-robotics, or None."""
+    if spec is None or "maze_map" not in spec.kwargs:
+        return None
+    usual = _SCALES.get(spec.name.partition("_")[0], 1.0)
+    return Maze(spec.kwargs["maze_map"], spec.kwargs.get("maze_size_scaling", usual))
 
 
 class Maze:
@@ -49,15 +59,16 @@ class Maze:
         inside = np.floor((self._flip(places) + self._middle) / self.scale).astype(int)[..., ::-1]
         return inside.clip(0, np.array(self.walls.shape) - 1)
 
-    def blocked(self, places: np.ndarray) -> np.ndarray:
-        """`(...)` whether places `(..., 2)` lie in a wall."""
-        row, column = np.moveaxis(self.cell(places), -1, 0)
-        return self.walls[row, column]
+    def blocked(self, places: np.ndarray, margin: float = 0.0) -> np.ndarray:
+        """`(...)` whether places `(..., 2)` lie in a wall, or within `margin` of one along an axis or both."""
+        aside = np.stack(np.meshgrid([-margin, 0, margin], [-margin, 0, margin]), -1).reshape(-1, 2)
+        row, column = np.moveaxis(self.cell(places[..., None, :] + aside), -1, 0)
+        return np.any(self.walls[row, column], axis=-1)
 
-    def crosses_wall(self, before: np.ndarray, after: np.ndarray, pieces: int = 20) -> np.ndarray:
+    def crosses_wall(self, before: np.ndarray, after: np.ndarray, margin: float = 0.0, pieces: int = 10) -> np.ndarray:
         """`(B,)` whether straight ways from `before (B, 2)` to `after (B, 2)` enter a wall, at `pieces` + 1 points."""
         share = np.linspace(0, 1, pieces + 1)[:, None, None]
-        return np.any(self.blocked(before + share * (after - before)), axis=0)
+        return np.any(self.blocked(before + share * (after - before), margin), axis=0)
 
     def neighbours(self, cell: Cell) -> list[Cell]:
         """Free cells beside a cell."""
@@ -109,6 +120,12 @@ class Maze:
         """The two cells between which the shortest way is longest."""
         ways = {(a, b): d for a in self.cells for b, d in np.ndenumerate(self.distances(a)) if np.isfinite(d)}
         return max(ways, key=lambda pair: ways[pair])
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Least and greatest x, then y."""
+        across, along = self._middle.tolist()
+        return -across, across, -along, along
 
     @staticmethod
     def _flip(places: np.ndarray) -> np.ndarray:

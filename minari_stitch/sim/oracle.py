@@ -16,14 +16,13 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from minari_stitch.data.dataset import Dataset
-from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import StitchError
 from minari_stitch.sim.behaviour import make_env
+from minari_stitch.sim.maze import Maze
 from minari_stitch.sim.poses import Locomotion
 
-Inverse = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Actions `(B, A)` that lead from states `(B, S)` to the next ones, all in the units of the environment."""
+_WIDTH = 0.04  # m that a point stays away from walls: its radius is 0.1, and at full speed half of it sinks in
 
 
 class Simulator(Protocol):
@@ -92,6 +91,54 @@ class MujocoLocomotion:
         return _ask(body.env, lambda row: body.set(states[row]), known, actions, states.shape[1])
 
 
+class PointMaze:
+    """Steps a point in a maze from places and velocities, with or without its goal.
+
+    Args:
+        spec: Of the environment.
+    """
+
+    def __init__(self, spec: EnvSpec) -> None:
+        self._env: Any = make_env(spec).unwrapped
+        self._env.reset(seed=0)
+        layout = FlatSpace(self._env.observation_space)
+        self._flatten, self._width = layout.flatten, layout.size
+        self._state, self._goal = layout.slices["observation"], layout.slices["desired_goal"]
+        self._maze = Maze(self._env.maze.maze_map, self._env.maze.maze_size_scaling)
+
+    def step(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Next observations `(B, S)` from `(B, S)` and `(B, A)`; S is 4 without the goal, and 8 with it."""
+        return self.outcomes(observations, actions).following
+
+    def outcomes(self, states: np.ndarray, actions: np.ndarray) -> Outcomes:
+        """See `Oracle`; without a goal, there are no rewards."""
+        import mujoco
+
+        point, whole, motion = self._env.point_env, states.shape[1] == self._width, self._motion(states)
+
+        def place(row: int) -> None:
+            mujoco.mj_resetData(point.model, point.data)  # type: ignore[attr-defined]
+            point.set_state(*np.split(motion[row], 2))
+            if whole:
+                self._env.goal = states[row, self._goal].copy()
+
+        def flat(seen: Any) -> np.ndarray:
+            return self._flatten(_one(seen))[0] if whole else seen["observation"]
+
+        known = np.ones(len(states), bool)
+        found = _ask(self._env, place, known, actions, states.shape[1], flat)
+        if not whole:
+            found.rewards[:], found.terminated[:] = np.nan, np.nan
+        return found
+
+    def crossings(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """`(B,)` which steps enter a wall, or come nearer to one than the point's width allows."""
+        return self._maze.crosses_wall(self._motion(before)[:, :2], self._motion(after)[:, :2], _WIDTH)
+
+    def _motion(self, states: np.ndarray) -> np.ndarray:
+        return states[:, self._state] if states.shape[1] == self._width else states
+
+
 class RecordedStates:
     """Steps any environment of MuJoCo from the positions and velocities that a dataset's infos `qpos` and `qvel` hold.
 
@@ -136,6 +183,7 @@ ORACLES: dict[str, Callable[[EnvSpec], Oracle]] = {
     "Hopper": MujocoLocomotion,
     "Walker2d": MujocoLocomotion,
     "HalfCheetah": MujocoLocomotion,
+    "PointMaze": PointMaze,
 }
 """Environments whose observation is their whole state, by how their ids begin."""
 
@@ -187,91 +235,3 @@ def _one(observation: Any) -> Any:
     if isinstance(observation, dict):
         return {name: _one(part) for name, part in observation.items()}
     return np.asarray(observation)[None]
-
-
-def oracle_errors(
-    simulator: Simulator, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, scale: np.ndarray
-) -> np.ndarray:
-    """Squared distance of each state of a path from what the simulator makes of its predecessor.
-
-    Args:
-        simulator: The real environment.
-        states: `(B, L + 2, S)` in the units of the environment.
-        actions: `(B, L + 1, A)`.
-        steps: `(B,)` generated states; a path has one transition more.
-        scale: `(S,)` standard deviation of each dimension.
-
-    Returns:
-        `(B, L + 1)` in standardised units; NaN after the path, and where the simulator cannot tell.
-    """
-    inside = np.arange(actions.shape[1]) <= steps[:, None]
-    outcome = simulator.step(states[:, :-1][inside], actions[inside])
-    errors = np.full(inside.shape, np.nan)
-    errors[inside] = (((outcome - states[:, 1:][inside]) / scale) ** 2).sum(-1)
-    return errors
-
-
-def real_paths(
-    episodes: Episodes, inverse: Inverse, steps: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Real windows as long as given bridges: the floor that no bridge can be expected to beat.
-
-    Args:
-        episodes: The source.
-        inverse: The inverse dynamics.
-        steps: `(B,)` inner states of each window.
-        seed: Chooses the windows.
-
-    Returns:
-        States `(B, L + 2, S)`, recorded actions and the inverse model's actions `(B, L + 1, A)`, and the
-        steps `(B,)` of the windows, where an episode is long enough.
-    """
-    rng = np.random.default_rng(seed)
-    length = int(steps.max()) + 2
-    left = np.repeat(episodes.offsets[1:], episodes.lengths) - np.arange(episodes.n_steps)
-    starts = rng.permutation(np.flatnonzero(left >= length))[: len(steps)]
-    steps = steps[: len(starts)]
-    window = starts[:, None] + np.arange(length - 1)
-    states = episodes.observations[episodes.step_state[starts][:, None] + np.arange(length)]
-    width = states.shape[-1]
-    actions = inverse(states[:, :-1].reshape(-1, width), states[:, 1:].reshape(-1, width))
-    return states, episodes.actions[window], actions.reshape(*window.shape, -1), steps
-
-
-def largest(errors: np.ndarray) -> np.ndarray:
-    """`(B,)` largest error of each path `(B, L + 1)`, of the steps that could be judged; NaN if there is none."""
-    return np.fmax.reduce(errors, axis=1)
-
-
-def agreement(learned: np.ndarray, oracle: np.ndarray, deltas: tuple[float, ...]) -> list[dict[str, float]]:
-    """How well the learned qualification predicts the simulator's, at several thresholds.
-
-    Paths without a step that could be judged are left out.
-
-    Args:
-        learned: `(B,)` what qualification compares with its threshold.
-        oracle: `(B, L + 1)` errors against the simulator.
-        deltas: Thresholds.
-
-    Returns:
-        For each delta the share that the networks accept, the share that the simulator would, precision and
-        recall of the networks (NaN where nothing is accepted or true), and the median oracle error accepted.
-    """
-    truth = largest(oracle)
-    judged = ~np.isnan(truth)
-    learned, truth = learned[judged], truth[judged]
-    rows = []
-    for delta in deltas:
-        accepted, true = learned < delta, truth < delta
-        both = (accepted & true).sum()
-        rows.append(
-            {
-                "delta": delta,
-                "accepted": float(accepted.mean()),
-                "true": float(true.mean()),
-                "precision": float(both / accepted.sum()) if accepted.any() else float("nan"),
-                "recall": float(both / true.sum()) if true.any() else float("nan"),
-                "median_accepted": float(np.median(truth[accepted])) if accepted.any() else float("nan"),
-            }
-        )
-    return rows

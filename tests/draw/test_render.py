@@ -18,6 +18,7 @@ from minari_stitch.draw.render import render_episode
 from minari_stitch.errors import RenderError, StitchError
 from minari_stitch.sim import demo
 from minari_stitch.sim.behaviour import make_env, play_episode, uniform
+from minari_stitch.sim.maze import Maze
 from minari_stitch.sim.poses import poser
 
 ABOUT = {"source_episode": 0, "target_episode": 1, "bridge_states": 6, "return_before": 5.0, "return_after": 9.0}
@@ -234,6 +235,16 @@ def test_a_maze_is_drawn_as_paths_without_opengl(monkeypatch, tmp_path):
     np.testing.assert_array_equal(bridge, stitched.episodes.observations[20:28, :2])
     np.testing.assert_array_equal(lines["how the source went on"], source.episodes.observations[20:61, :2])
     np.testing.assert_array_equal(lines["how the target came here"], source.episodes.observations[61:77, :2])
+
+
+def test_walls_are_drawn_where_they_are():
+    maze, axes = Maze([[1, 1, 1, 1], [1, 0, 0, 1], [1, 1, 0, 1], [1, 1, 1, 1]]), Figure().subplots()
+    figures.walls(axes, maze)
+    (picture,) = axes.images
+    left, right, bottom, top = picture.get_extent()
+    for place in np.random.default_rng(0).uniform(-2, 2, (200, 2)):
+        across, down = (place[0] - left) / (right - left), (top - place[1]) / (top - bottom)
+        assert picture.get_array()[int(down * 4), int(across * 4)] == maze.blocked(place)
 
 
 # errors

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minari_stitch.sim.behaviour import make_env
-from minari_stitch.sim.maze import Maze
+from minari_stitch.sim.maze import Maze, maze_of
 
 U_MAZE = ["11111", "10001", "11101", "10001", "11111"]
 
@@ -21,7 +21,8 @@ def maze(rows=U_MAZE, scale=1.0):
 def test_cells_and_places_are_those_of_the_environment(env_id):
     env = make_env(env_id)
     theirs = env.unwrapped.maze
-    ours = Maze(theirs.maze_map, theirs.maze_size_scaling)
+    ours = maze_of(env.spec)
+    assert ours.scale == theirs.maze_size_scaling
     rng = np.random.default_rng(0)
     for cell in ours.cells:
         np.testing.assert_allclose(ours.centre(cell), theirs.cell_rowcol_to_xy(np.array(cell)))

@@ -3,33 +3,19 @@ from dataclasses import replace
 import gymnasium as gym
 import numpy as np
 import pytest
-from linear import episodes, exact, inverse, next_state
 
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.validation import ValidationReport
-from minari_stitch.diffstitch.config import QualifyConfig
-from minari_stitch.diffstitch.proposals import Proposals
-from minari_stitch.diffstitch.stitch import doubt
 from minari_stitch.errors import StitchError
 from minari_stitch.sim import demo
 from minari_stitch.sim import oracle as oracles
 from minari_stitch.sim.oracle import (
     MujocoLocomotion,
-    agreement,
-    largest,
-    oracle_errors,
+    PointMaze,
     oracle_of,
-    real_paths,
     states_of,
 )
-
-
-class World:
-    """The linear world as a simulator."""
-
-    def step(self, observations, actions):
-        return next_state(observations, actions)
 
 
 def transitions(recipe, steps=150):
@@ -75,85 +61,6 @@ def test_an_environment_with_a_hidden_state_has_no_oracle():
         StitchError, match="Ant-v5 cannot be put where an observation says: .* Hopper, Walker2d and HalfCheetah"
     ):
         MujocoLocomotion("Ant-v5")
-
-
-def paths(count=8, longest=5):
-    rng = np.random.default_rng(0)
-    steps = rng.integers(0, longest + 1, count)
-    return rng.normal(size=(count, longest + 2, 3)), rng.normal(size=(count, longest + 1, 2)), steps
-
-
-def test_oracle_errors_match_a_loop():
-    states, actions, steps = paths()
-    scale = np.array([0.5, 1.0, 3.0])
-    errors = oracle_errors(World(), states, actions, steps, scale)
-    assert errors.shape == (8, 6)
-    for b in range(8):
-        for t in range(6):
-            gap = (next_state(states[b, t], actions[b, t]) - states[b, t + 1]) / scale
-            expected = (gap**2).sum() if t <= steps[b] else np.nan
-            assert errors[b, t] == pytest.approx(expected, nan_ok=True)
-    worst = largest(errors)
-    for b in range(8):
-        assert worst[b] == max(errors[b, : steps[b] + 1])
-    assert largest(np.array([[np.nan, 3.0, np.nan, 1.0]])) == [3.0]
-
-
-def test_real_paths_are_windows_of_single_episodes():
-    data = episodes([12, 5, 20, 9, 3, 16])
-    models = exact(data)
-    steps = np.array([3, 5, 1, 4, 2, 5, 0])
-    states, recorded, inverted, kept = real_paths(data, models.act, steps, seed=0)
-    assert states.shape == (7, 7, 3) and recorded.shape == inverted.shape == (7, 6, 2)
-    np.testing.assert_array_equal(kept, steps)
-    # All that happened is true, by the recorded actions and, here, by the exact inverse.
-    scale = np.ones(3)
-    for actions, tolerance in ((recorded, 1e-12), (inverted, 1e-6)):
-        assert np.nanmax(oracle_errors(World(), states, actions, np.full(7, 5), scale)) < tolerance
-    np.testing.assert_allclose(inverted, inverse(states[:, :-1], states[:, 1:]), atol=1e-3)
-    assert len({tuple(window[0]) for window in states}) == 7
-    again, other = real_paths(data, models.act, steps, 0)[0], real_paths(data, models.act, steps, 1)[0]
-    assert np.array_equal(again, states) and not np.array_equal(other, states)
-
-
-def test_real_paths_are_fewer_where_few_episodes_are_long_enough():
-    data = episodes([12, 5])
-    # Windows of 9 transitions and one step more fit three times.
-    states, recorded, _, steps = real_paths(data, exact(data).act, np.array([8, 2, 3, 4, 5]), seed=0)
-    assert len(states) == len(recorded) == len(steps) == 3
-    assert steps.tolist() == [8, 2, 3]
-
-
-def test_agreement_matches_counting():
-    rng = np.random.default_rng(0)
-    count = 60
-    columns = {
-        name: np.zeros(count)
-        for name in (
-            "source", "target", "steps", "similarity", "reachable", "states", "actions", "rewards", "termination",
-            "before", "after", "drift", "support",
-        )
-    }  # fmt: skip
-    errors, disagreement = rng.exponential(1, (count, 4)), rng.exponential(1.5, count)
-    oracle = errors * rng.lognormal(0, 0.5, (count, 4))
-    oracle[:, 1:][rng.random((count, 3)) < 0.2] = np.nan
-    chunk = Proposals(**columns, errors=errors, disagreement=disagreement, bound=errors.max(1) + disagreement)
-    rows = agreement(doubt(chunk, QualifyConfig()), oracle, (1e-6, 0.5, 2.0, 1e6))
-    assert [row["delta"] for row in rows] == [1e-6, 0.5, 2.0, 1e6]
-    for row in rows:
-        accepted = [b for b in range(count) if errors[b].max() + disagreement[b] < row["delta"]]
-        true = [b for b in range(count) if np.nanmax(oracle[b]) < row["delta"]]
-        both = set(accepted) & set(true)
-        expected = {
-            "delta": row["delta"],
-            "accepted": len(accepted) / count,
-            "true": len(true) / count,
-            "precision": len(both) / len(accepted) if accepted else np.nan,
-            "recall": len(both) / len(true) if true else np.nan,
-            "median_accepted": np.median([np.nanmax(oracle[b]) for b in accepted]) if accepted else np.nan,
-        }
-        assert row == pytest.approx(expected, nan_ok=True)
-    assert np.isnan(rows[0]["precision"]) and rows[-1]["accepted"] == 1
 
 
 def recorded(steps=60):
@@ -214,3 +121,37 @@ def test_rewards_and_ends_come_from_the_simulator_too():
 def test_without_an_environment_there_is_no_oracle():
     assert oracle_of(replace(recorded(5), env_spec=None)) is None
     assert oracle_of(replace(recorded(5), env_spec=gym.spec("CartPole-v1"))) is None
+
+
+@pytest.mark.parametrize("name", ["umaze-play", "large-split"])
+def test_steps_in_a_point_maze_come_back_with_and_without_the_goal(name):
+    recipe = demo.RECIPES[f"demo/pointmaze/{name}-v0"]
+    data = demo.rollout(recipe, n_steps=400, workers=1)
+    oracle, rows = PointMaze(recipe.spec), data.step_state
+    outcomes = oracle.outcomes(data.observations[rows], data.actions)
+    np.testing.assert_allclose(outcomes.following, data.observations[rows + 1], atol=1e-8)
+    np.testing.assert_array_equal(outcomes.rewards, data.rewards)
+    np.testing.assert_array_equal(outcomes.terminated, data.terminations)
+    state = data.observations[:, 4:]
+    alone = oracle.outcomes(state[rows], data.actions)
+    np.testing.assert_allclose(alone.following, state[rows + 1], atol=1e-8)
+    assert np.isnan(alone.rewards).all() and np.isnan(alone.terminated).all()
+    assert np.abs(oracle.step(state[rows], -data.actions) - state[rows + 1]).max() > 0.1
+    assert not oracle.crossings(state[rows], state[rows + 1]).any()
+
+
+def test_walls_stop_a_point_and_paths_through_them_are_crossings():
+    oracle = PointMaze(gym.spec("PointMaze_UMaze-v3"))
+    # Pushed against each wall around the middle of the lower corridor, and into a corner.
+    for push in ([0, 1], [0, -1], [-1, -1], [1, 1]):
+        states = [np.array([[0.0, -1.0, 0.0, 0.0]])]
+        for _ in range(150):
+            states.append(oracle.step(states[-1], np.array([push], np.float32)))
+        path = np.concatenate(states)
+        assert np.abs(path[-1, :2] - [0, -1]).max() > 0.3
+        assert not oracle.crossings(path[:-1], path[1:]).any()
+        # It stands right at the wall: what is further is through it.
+        beyond = path[-1:] + np.array([[*push, 0, 0]]) * 0.07
+        assert oracle.crossings(path[-1:], beyond).all()
+    above, below = np.array([[0.0, 1.0, 0, 0]]), np.array([[0.0, -1.0, 0, 0]])
+    assert oracle.crossings(above, below).all() and not oracle.crossings(above, above).any()
