@@ -13,7 +13,7 @@ import typer
 
 from minari_stitch.registry import found
 
-from . import datasets, edit, trust, view
+from . import datasets, edit, exchange, trust, view
 from .common import Json, OutputId, Verbose, err, errors, out
 from .render import EPILOG as _RENDER_EXAMPLES
 from .render import render
@@ -224,6 +224,8 @@ def show(
 
 app.command(epilog=_RENDER_EXAMPLES)(render)
 app.command(epilog="\n\n".join(datasets.IMPORT_EXAMPLES))(datasets.import_d4rl)
+app.command(epilog="\n\n".join(exchange.IMPORT_EXAMPLES))(exchange.import_ogbench)
+app.command(epilog="\n\n".join(exchange.EXPORT_EXAMPLES))(exchange.export_ogbench)
 app.command(epilog="\n\n".join(datasets.MIX_EXAMPLES))(datasets.mix)
 app.command(epilog="\n\n".join(edit.FILTER_EXAMPLES))(edit.filter)
 app.command(epilog="\n\n".join(trust.CHECK_EXAMPLES))(trust.check)

@@ -5,11 +5,11 @@
     made = ms.augment("demo/hopper/medium-replay-v0", delta=2)
     dataset = made.load()
 
-Datasets:  `augment`, `filter`, `mix`, `import_d4rl`, `read`
+Datasets:  `augment`, `filter`, `mix`, `import_d4rl`, `import_ogbench`, `export_ogbench`, `read`
 Trust:     `check`, `verify`
 Methods:   `DiffStitch`, `SynthER`, `TATU`, `Resample`, `Real`, and `Transform`, `Sample`, `settings` for your own
 Settings:  `ModelConfig`, `DiffusionConfig`, `StitchConfig`, `QualifyConfig`, `FitConfig`, `NoiseConfig`, `JudgeConfig`
-Results:   `Augmented`, `Mixed`, `Imported`
+Results:   `Augmented`, `Mixed`, `Imported`, `ImportedOGBench`, `Exported`
 Errors:    `StitchError` and its kinds in `minari_stitch.errors`
 """
 
@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from minari_stitch.diffstitch.transform import DiffStitch
     from minari_stitch.edit import filter
     from minari_stitch.errors import StitchError
+    from minari_stitch.exchange import export_ogbench, import_ogbench
     from minari_stitch.inspect import check, verify
     from minari_stitch.learn.judging import JudgeConfig
     from minari_stitch.learn.loop import FitConfig
     from minari_stitch.pipeline import Augmented
     from minari_stitch.sim.d4rl import Imported
+    from minari_stitch.sim.ogbench import Exported, ImportedOGBench
     from minari_stitch.transform import Sample, Transform
 
     __version__: str
@@ -44,6 +46,8 @@ __all__ = [
     "filter",
     "mix",
     "import_d4rl",
+    "import_ogbench",
+    "export_ogbench",
     "read",
     "check",
     "verify",
@@ -65,6 +69,8 @@ __all__ = [
     "Augmented",
     "Mixed",
     "Imported",
+    "ImportedOGBench",
+    "Exported",
     "StitchError",
 ]
 _HOMES = {
@@ -78,12 +84,14 @@ _HOMES = {
     "diffstitch.transform": ("DiffStitch",),
     "edit": ("filter",),
     "errors": ("StitchError",),
+    "exchange": ("export_ogbench", "import_ogbench"),
     "inspect": ("check", "verify"),
     "learn.judging": ("JudgeConfig",),
     "learn.loop": ("FitConfig",),
     "pipeline": ("Augmented",),
     "config": ("settings",),
     "sim.d4rl": ("Imported",),
+    "sim.ogbench": ("Exported", "ImportedOGBench"),
     "transform": ("Sample", "Transform"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

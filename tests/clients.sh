@@ -8,7 +8,7 @@ export MINARI_STITCH_CLIENT_DATASETS="$(mktemp -d)"
 trap 'rm -rf "$MINARI_STITCH_CLIENT_DATASETS"' EXIT
 
 MINARI_DATASETS_PATH="$MINARI_STITCH_CLIENT_DATASETS" PYTHONPATH=".:tests" \
-  "$python" -c "from test_clients import make_dataset; make_dataset()"
+  "$python" -c "from test_clients import make_dataset, make_ogbench; make_dataset(); make_ogbench()"
 
 check() { # name, test, packages...
   name=$1 test=$2 && shift 2
@@ -23,3 +23,4 @@ check() { # name, test, packages...
 check d3rlpy d3rlpy d3rlpy==2.8.1
 # TorchRL 0.11.0 to 0.14.1 reads zeros from every Minari dataset: it fills its copy, then makes an empty one.
 check torchrl torchrl torchrl==0.10.1 tensordict==0.10.0
+check ogbench ogbench ogbench==1.2.2 mujoco==4.0.0 gymnasium==1.4.0

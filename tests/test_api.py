@@ -62,7 +62,7 @@ EXAMPLES = [name for name in ms.__all__ if ">>>" in (inspect.getdoc(getattr(ms, 
 
 def test_what_one_calls_has_an_example():
     called = {"augment", "filter", "mix", "import_d4rl", "read", "DiffStitch", "SynthER", "TATU", "Resample", "Real"}
-    assert called | {"Transform", "Augmented"} <= set(EXAMPLES)
+    assert called | {"import_ogbench", "export_ogbench", "Transform", "Augmented"} <= set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 ID = "clients/pendulum-stitched-v0"
+MAZE = "pointmaze-medium-stitch-v0"
 
 
 def make_dataset():
@@ -44,6 +45,30 @@ def make_dataset():
         env_spec=env.spec,
         metadata={"description": "Made by a test.", "author": "minari-stitch", "stitching": {"delta": 2.0}},
     )
+
+
+def make_ogbench():
+    """A file of OGBench's, what is imported from it, and what is exported again, all in the datasets folder."""
+    from pathlib import Path
+
+    import minari_stitch as ms
+
+    folder = Path(os.environ["MINARI_DATASETS_PATH"]) / "files"
+    folder.mkdir(parents=True)
+    rng, rows = np.random.default_rng(0), 200
+    walk = np.clip(20 + rng.normal(0, 0.5, (rows, 2)).cumsum(0), 0, 20).astype(np.float32)
+    content = {
+        "observations": walk,
+        "actions": rng.uniform(-1, 1, (rows, 2)).astype(np.float32),
+        "terminals": np.arange(rows) % 20 == 19,
+        "qpos": walk,
+        "qvel": rng.normal(size=(rows, 2)).astype(np.float32),
+    }
+    for suffix in ("", "-val"):
+        np.savez_compressed(folder / f"{MAZE}{suffix}.npz", **content)
+    source = ms.import_ogbench(folder / f"{MAZE}.npz", progress=False)
+    ms.import_ogbench(folder / f"{MAZE}.npz", task=1, progress=False)
+    ms.export_ogbench(source, folder / "exported.npz", val=source)
 
 
 @pytest.fixture
@@ -98,3 +123,62 @@ def test_torchrl_reads_a_written_dataset(made, tmp_path):
         np.testing.assert_array_equal(theirs["next", "reward"][:, 0], ours.rewards)
         np.testing.assert_array_equal(theirs["info", "synthetic"], ours.infos["synthetic"][:-1])
     assert replay.sample()["next", "truncated"].shape == (8, 1)
+
+
+@pytest.fixture
+def ogbench(made):
+    module = pytest.importorskip("ogbench", reason="runs in its own environment: make clients")
+    return module, os.environ["MINARI_STITCH_CLIENT_DATASETS"] + "/files"
+
+
+@pytest.mark.parametrize("options", [{}, {"compact_dataset": True}, {"add_info": True}])
+def test_ogbench_loads_an_exported_dataset_like_its_own_file(ogbench, options):
+    module, folder = ogbench
+    _, *ours = module.make_env_and_datasets(MAZE, dataset_path=f"{folder}/exported.npz", **options)
+    _, *theirs = module.make_env_and_datasets(MAZE, dataset_path=f"{folder}/{MAZE}.npz", **options)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.keys() == other.keys() and len(mine["observations"]) in (190, 200)
+        for name in mine:
+            kept = mine["valids"] > 0 if name == "actions" and "valids" in mine else slice(None)
+            np.testing.assert_array_equal(mine[name][kept], other[name][kept], err_msg=name)
+
+
+@pytest.mark.parametrize("maze", ["pointmaze-medium", "pointmaze-large", "pointmaze-giant", "antmaze-teleport"])
+def test_ogbench_has_the_tasks_that_are_known_here(ogbench, maze):
+    import gymnasium as gym
+
+    from minari_stitch.sim.ogbench_tasks import env_spec, successes
+
+    for task in (None, *range(1, 6)):
+        ours = env_spec(maze, task)
+        theirs = gym.spec(ours.id)
+        for name in ("entry_point", "max_episode_steps", "kwargs"):
+            assert getattr(ours, name) == getattr(theirs, name)
+    env = gym.make(f"{maze}-v0").unwrapped
+    for task, info in enumerate(env.task_infos, start=1):
+        goal, far = np.array(info["goal_xy"], float), np.array([env._goal_tol, 0.0])
+        inside = successes(maze, task, np.stack([goal, goal + 0.99 * far, goal + 1.01 * far]))
+        assert inside.tolist() == [True, True, False]
+
+
+def test_ogbench_gives_the_rewards_that_were_imported(ogbench):
+    import minari
+
+    module, folder = ogbench
+    env, theirs, _ = module.make_env_and_datasets(
+        "pointmaze-medium-singletask-task1-v0".replace("medium", "medium-stitch"), dataset_path=f"{folder}/{MAZE}.npz"
+    )
+    dataset = minari.load_dataset("ogbench/pointmaze-medium-stitch-task1-v0")
+    rows = {row.tobytes(): k for k, row in enumerate(theirs["observations"])}
+    successes = 0
+    for episode in dataset:
+        for step, observation in enumerate(episode.observations[:-1]):
+            row = rows[observation.tobytes()]
+            assert episode.rewards[step] == theirs["rewards"][row]
+            assert episode.terminations[step] == 1 - theirs["masks"][row]
+            successes += episode.terminations[step]
+    assert successes and dataset.total_steps < len(rows)
+    built = dataset.recover_environment()
+    assert built.spec.id == env.spec.id and built.spec.kwargs == env.spec.kwargs
+    observation, info = built.reset(seed=0)
+    assert observation.shape == (2,) and built.step(built.action_space.sample())[1] == -1

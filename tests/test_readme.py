@@ -174,8 +174,9 @@ def test_every_block_is_of_a_known_kind():
 
 def options(name):
     """Every option of a command, from itself: help shortens them."""
-    from minari_stitch.cli import app
     from typer.main import get_command
+
+    from minari_stitch.cli import app
 
     parameters = get_command(app).commands[name].params
     return {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
@@ -184,6 +185,7 @@ def options(name):
 def test_what_is_mentioned_in_the_text_exists():
     inline = re.findall(r"`([^`\n]+)`", _FENCE.sub("", README))
     commands = ("augment", "filter", "show", "render", "import-d4rl", "mix", "check", "verify")
+    commands += ("import-ogbench", "export-ogbench")
     known = {option for name in commands for option in options(name)}
     for code in inline:
         for option in re.findall(r"(?<!\S)--[a-z-]+", code):
