@@ -98,10 +98,10 @@ def augment(
         typer.Option(help="Steps to make, of bridges synthetic ones \\[default: as many as the source has]."),
     ] = None,
     form: Annotated[
-        Optional[Literal["full", "onward", "bridge"]],  # noqa: UP045
+        Optional[Literal["full", "onward", "bridge", "transitions"]],  # noqa: UP045
         typer.Option(
-            help="Whole stitched episodes; bridges and what follows them; or bridges with a little context "
-            "\\[default: full]."
+            help="Whole stitched episodes; bridges and what follows them; bridges with a little context; or their "
+            "steps one by one \\[default: full]."
         ),
     ] = None,
     include_original: Annotated[

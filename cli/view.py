@@ -49,7 +49,7 @@ def print_result(console: Console, source: Dataset, result: Augmented, seconds: 
     _print_outcomes(console, result.report)
     minutes, rest = divmod(round(seconds), 60)
     console.print(f"Done in {minutes} min {rest} s. Written to {result.path}", highlight=False, soft_wrap=True)
-    if 0 < result.n_synthetic < result.n_steps:
+    if result.n_synthetic:
         console.print(
             f"{result.n_synthetic:,} of {result.n_steps:,} steps are synthetic. Mixed with original data 4:1 they are "
             f"{result.n_synthetic / result.n_steps / 5:.1%} of a batch, or 20 % where only they are drawn (bridges).",
@@ -57,7 +57,7 @@ def print_result(console: Console, source: Dataset, result: Augmented, seconds: 
             soft_wrap=True,
         )
     print_next(console, result.dataset_id)
-    learner = {"full": "dt", "onward": "dt", "bridge": "td3_bc"}.get(form or "")
+    learner = {"full": "dt", "onward": "dt", "bridge": "td3_bc", "transitions": "td3_bc"}.get(form or "")
     if learner is not None:
         console.print(
             f"       python benchmarks/run.py --algo {learner} --dataset {source.dataset_id} --augmented-dataset "

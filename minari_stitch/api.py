@@ -42,7 +42,7 @@ def augment(
     *,
     delta: float | None = None,
     support: float | None = None,
-    form: Literal["full", "onward", "bridge"] | None = None,
+    form: Literal["full", "onward", "bridge", "transitions"] | None = None,
     pairs: Literal["reach", "paper", "reference"] | None = None,
     n_steps: int | None = None,
     output_id: str | None = None,
@@ -67,7 +67,8 @@ def augment(
         transform: The method with its settings; by default `DiffStitch` at the size for the device.
         delta: Largest error of a bridge: squared distance, summed over dimensions, in standardised state space.
         support: Largest squared distance of a bridge's state to the nearest real one, see `QualifyConfig`.
-        form: Whole stitched episodes, bridges and what follows them, or each bridge with a little real context.
+        form: Whole stitched episodes, bridges and what follows them, each bridge with a little real context, or its
+            single transitions.
         pairs: How targets are chosen, see `StitchConfig`.
         n_steps: Steps to make at least, with `form="bridge"` synthetic ones; by default as many as the source has.
         output_id: Id of the new dataset; by default the source's name with a suffix, in the next free version.

@@ -174,7 +174,7 @@ class Unfinished(ms.Transform):
         ((toy.ID, TINY), {"device": "meta"}, ConfigError, "'meta' is not supported"),
         ((toy.ID, TINY), {"delta": math.nan}, ConfigError, "delta=nan.*finite"),
         ((toy.ID, TINY), {"delta": -1}, ConfigError, "qualify.delta=-1.*greater than 0"),
-        ((toy.ID, TINY), {"form": "half"}, ConfigError, "form='half'.*'full', 'onward' or 'bridge'"),
+        ((toy.ID, TINY), {"form": "half"}, ConfigError, "form='half'.*'full', 'onward', 'bridge' or 'transitions'"),
         ((toy.ID, ms.Resample()), {"delta": 2}, ConfigError, "delta is not possible with resample"),
         ((toy.ID, TINY), {"workers": 10**6}, ConfigError, "workers=1000000.*use 1 to"),
         ((toy.ID, TINY), {"threads": 0}, ConfigError, "threads=0"),

@@ -85,7 +85,7 @@ def test_nothing_typed_shows_the_help():
         (["augmen"], "No such command 'augmen'"),
         (["augment"], "Missing argument 'ID'"),
         (["augment", toy.ID, "--delta", "two"], "Invalid value for '--delta'"),
-        (["augment", toy.ID, "--form", "half"], "'half' is not one of 'full', 'onward', 'bridge'"),
+        (["augment", toy.ID, "--form", "half"], "'half' is not one of 'full', 'onward', 'bridge', 'transitions'"),
         (["augment", toy.ID, "--presett", "fast"], "--presett"),
         (["import-d4rl", "a.hdf5"], "Missing option '--env'"),
     ],
@@ -169,11 +169,14 @@ def test_stitching_what_is_stitched_works_and_is_said(stitched):
     assert record["source"] == toy.STITCHED and record["source_fingerprint"] == read(toy.STITCHED).fingerprint
 
 
-@pytest.mark.parametrize(("form", "learner"), [("full", "dt"), ("onward", "dt"), ("bridge", "td3_bc")])
+@pytest.mark.parametrize(
+    ("form", "learner"), [("full", "dt"), ("onward", "dt"), ("bridge", "td3_bc"), ("transitions", "td3_bc")]
+)
 def test_what_was_made_is_said_with_its_share_of_a_batch(stitched, form, learner):
     said = " ".join(toy.ok(*toy.tiny(toy.ID, "--delta", toy.DELTA, "--steps", 50, "--form", form)).stdout.split())
     synthetic, steps = (int(number) for number in re.search(r"([\d,]+) of ([\d,]+) steps are synthetic", said).groups())
-    assert 0 < synthetic < steps and f"they are {synthetic / steps / 5:.1%} of a batch" in said
+    assert 0 < synthetic <= steps and f"they are {synthetic / steps / 5:.1%} of a batch" in said
+    assert (synthetic == steps) == (form == "transitions")
     assert f"run.py --algo {learner} --dataset {toy.ID}" in said
     resampled = toy.ok("augment", toy.ID, "--method", "resample").stdout
     assert "are synthetic" not in resampled and "benchmarks/run.py" not in resampled

@@ -131,8 +131,9 @@ def other(method, *words, workers=1):
 
 def invoke(*words):
     """Run the command line in this process."""
-    from minari_stitch.cli import app
     from typer.testing import CliRunner
+
+    from minari_stitch.cli import app
 
     return CliRunner().invoke(app, [str(word) for word in words])
 

@@ -13,8 +13,9 @@ from minari_stitch.data.goals import Goals
 from minari_stitch.data.provenance import provenance
 from minari_stitch.diffstitch.proposals import Proposals
 
-Form = Literal["full", "onward", "bridge"]
-"""Whole stitched episodes; bridge and suffix, without what led there; or bridges with a little real context."""
+Form = Literal["full", "onward", "bridge", "transitions"]
+"""Whole stitched episodes; bridge and suffix, without what led there; bridges with a little real context; or each step
+of a bridge as an episode of its own, which ends where the judging networks say that it leads."""
 BRIDGE_MARGIN = 5
 """Real steps on each side of a bridge written alone."""
 
@@ -53,15 +54,16 @@ class Spans:
         if max_episode_steps is not None:
             # Time in the environment runs from the start of the source's episode, whatever part is written.
             end = np.minimum(end, entry + max_episode_steps - (junction + proposals.steps + 1))
-        first = {"full": np.zeros_like(head), "onward": junction, "bridge": np.maximum(0, junction - BRIDGE_MARGIN)}
+        first = {"full": np.zeros_like(head), "bridge": np.maximum(0, junction - BRIDGE_MARGIN)}
+        stop = {"bridge": np.minimum(end, entry + BRIDGE_MARGIN), "transitions": entry}
         return cls(
             head=head,
-            first=first[form],
+            first=first.get(form, junction),
             junction=junction,
             steps=proposals.steps,
             tail=tail,
             entry=entry,
-            stop=np.minimum(end, entry + BRIDGE_MARGIN) if form == "bridge" else end,
+            stop=stop.get(form, end),
             end=end,
         )
 
@@ -80,8 +82,12 @@ def stitched(
     *,
     discount: float,
     goals: Goals | None = None,
+    apart: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield the stitched episodes (tau_gen, section 4.1.4) of accepted `rows`, as `Episodes.from_list` takes them.
+
+    Small errors of a repaired bridge all lead to its target, and a critic comes to rely on them. Written `apart`, its
+    steps lead where the judges say, who err in no such direction (docs/EXPERIMENTS.md, 11).
 
     A bridge written alone keeps the return-to-go that it has in the whole stitched episode: `return_to_go` counts what
     follows, and `return_beyond` in the metadata is the undiscounted return after the last step that is written.
@@ -94,9 +100,36 @@ def stitched(
         rows: Accepted rows.
         discount: Gamma of `return_to_go`.
         goals: Of the source, where it has any: prefix and bridge are made to pursue the target's.
+        apart: Yield each step alone; for spans of the form `transitions`.
     """
     for row in rows:
-        yield _stitch_one(source, ids, proposals, spans, int(row), discount, goals)
+        part = _stitch_one(source, ids, proposals, spans, int(row), discount, goals)
+        if apart:
+            yield from _steps(part, proposals.predicted[row], goals)
+        else:
+            yield part
+
+
+def _steps(bridge: dict[str, Any], predicted: np.ndarray, goals: Goals | None) -> Iterator[dict[str, Any]]:
+    """Each step of a bridge as an episode that ends in the predicted state; its metadata speak of the whole bridge."""
+    observations, length = bridge["observations"], len(bridge["rewards"])
+    following = predicted[:length].astype(observations.dtype)
+    if goals is not None:
+        following = goals.pursue(following, goals.goal(observations[0]))
+    for step in range(length):
+        pair = np.stack([observations[step], following[step]])
+        infos = {name: values[step : step + 2].copy() for name, values in bridge["infos"].items()}
+        for name, generated in (("synthetic", False), ("source_episode", -1), ("source_step", -1)):
+            infos[name][1] = generated
+        yield {
+            "observations": pair,
+            "actions": bridge["actions"][step : step + 1],
+            "rewards": bridge["rewards"][step : step + 1] if goals is None else goals.rewards(pair),
+            "terminations": np.zeros(1, bool),
+            "truncations": np.ones(1, bool),
+            "infos": infos,
+            "metadata": bridge["metadata"] | {"bridge_states": 0, "bridge_step": step},
+        }
 
 
 def early_end(source: Episodes, proposals: Proposals, spans: Spans, row: int, goals: Goals) -> bool:

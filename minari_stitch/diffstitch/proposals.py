@@ -45,6 +45,7 @@ class Proposals(Arrays):
         states: `(B, L + 2, S)` in the units of the source.
         actions: `(B, L + 1, A)` in the units of the source.
         rewards: `(B, L + 1)`.
+        predicted: `(B, L + 1, S)` where each transition leads by the judging networks, in the units of the source.
         errors: `(B, L + 1)` squared distance in standardised state space.
         disagreement: `(B,)`.
         bound: `(B,)`.
@@ -63,6 +64,7 @@ class Proposals(Arrays):
     states: np.ndarray
     actions: np.ndarray
     rewards: np.ndarray
+    predicted: np.ndarray
     errors: np.ndarray
     disagreement: np.ndarray
     bound: np.ndarray
@@ -152,6 +154,7 @@ def propose(models: Models, source: Source, config: StitchConfig, seed: int, chu
         **vars(pairs),
         **vars(verdict),
         "states": models.scales.state.decode(bridges.states),
+        "predicted": models.scales.state.decode(verdict.predicted),
         "actions": models.scales.action.decode(bridges.actions),
         "rewards": bridges.rewards,
     }

@@ -24,7 +24,7 @@ from minari_stitch.diffstitch.dream import closest, generate
 from minari_stitch.diffstitch.models import Models
 from minari_stitch.diffstitch.repair import repair
 from minari_stitch.diffstitch.source import Source
-from minari_stitch.learn.judging import transition_errors, transitions
+from minari_stitch.learn.judging import judged_transitions
 
 
 class Outcome(IntEnum):
@@ -93,6 +93,7 @@ class Verdict:
     """What the qualification measured; acceptance at any delta follows from it.
 
     Attributes:
+        predicted: `(B, L + 1, S)` where each transition leads, by the judging networks (standardised).
         errors: `(B, L + 1)` squared distance of each state from its prediction; 0 after the bridge.
         disagreement: `(B,)` largest variance between the judging networks, summed over dimensions.
         bound: `(B,)` squared distance from the truth that no state exceeds, at nine bridges of ten.
@@ -103,6 +104,7 @@ class Verdict:
         after: `(B,)` discounted return of the same state in the stitched episode.
     """
 
+    predicted: Tensor
     errors: Tensor
     disagreement: Tensor
     bound: Tensor
@@ -214,7 +216,7 @@ def judge(models: Models, source: Source, bridges: Bridges) -> Verdict:
     A state may be off from what the judges predict, and the judges from the truth: their calibration bounds the latter.
     """
     pairs, states = bridges.pairs, bridges.states
-    errors, spread = transition_errors(models.judges, states, bridges.actions, pairs.steps)
+    errors, spread, predicted = judged_transitions(models.judges, states, bridges.actions, pairs.steps)
     position = torch.arange(states.shape[1], device=states.device)
     inside = (position >= 1) & (position <= pairs.steps[:, None])
     ends = models.termination(states.reshape(-1, states.shape[-1])).reshape(inside.shape)
@@ -226,10 +228,11 @@ def judge(models: Models, source: Source, bridges: Bridges) -> Verdict:
         support[inside] = models.support(states[inside])
     disagreement = spread.amax(1)
     return Verdict(
+        predicted=predicted,
         errors=errors,
         disagreement=disagreement,
         bound=errors.amax(1) + models.calibration(disagreement),
-        drift=_drift(models, bridges),
+        drift=_drift(states, predicted),
         support=support,
         termination=(ends * inside).amax(1),
         before=source.returns[pairs.source],
@@ -237,12 +240,9 @@ def judge(models: Models, source: Source, bridges: Bridges) -> Verdict:
     )
 
 
-def _drift(models: Models, bridges: Bridges) -> Tensor:
+def _drift(states: Tensor, predicted: Tensor) -> Tensor:
     """The sum of a bridge's errors along the straight way from source to target, as a share of that way."""
-    states, steps = bridges.states, bridges.pairs.steps
-    row, time = transitions(states, steps)
-    errors = states[row, time + 1] - models.judges(states[row, time], bridges.actions[row, time]).mean(0)
-    total = torch.zeros_like(states[:, 0]).index_add(0, row, errors)
+    total = (states[:, 1:] - predicted).sum(1)
     way = states[:, -1] - states[:, 0]  # padded with the target
     return (total * way).sum(1) / way.square().sum(1).clamp(min=1e-12)
 

@@ -60,8 +60,8 @@ class DiffStitch(Transform):
     qualify: QualifyConfig = field(default_factory=QualifyConfig)
     """Which bridges are accepted."""
     form: Form = "full"
-    """Whole stitched episodes; each bridge and what follows it, `onward`; or each `bridge` with a little real context
-    (released code)."""
+    """Whole stitched episodes; each bridge and what follows it, `onward`; each `bridge` with a little real context
+    (released code); or its `transitions`, which lead where the judging networks say instead of to the target."""
 
     name: ClassVar[str] = "DiffStitch"
     suffix: ClassVar[str] = "stitched"
@@ -76,7 +76,7 @@ class DiffStitch(Transform):
     @property
     def output_suffix(self) -> str:
         """Parts of stitched episodes are called what they are."""
-        return {"full": self.suffix, "onward": "onward", "bridge": "bridges"}[self.form]
+        return {"full": self.suffix, "bridge": "bridges"}.get(self.form, self.form)
 
     def __post_init__(self) -> None:
         """Refuse settings that do not fit together."""
@@ -195,7 +195,7 @@ class FittedDiffStitch:
         for proposals in self.proposals():
             spans, accepted = self._accepted(proposals)
             lengths, generated = spans.lengths[accepted], proposals.steps[accepted] + 1
-            counted = generated if self.transform.form == "bridge" else lengths
+            counted = generated if self.transform.form in ("bridge", "transitions") else lengths
             wanted = int(np.searchsorted(counted.cumsum(), n_steps - made)) + 1
             if wanted <= len(accepted):
                 proposals = proposals.head(int(accepted[wanted - 1]) + 1)
@@ -203,7 +203,7 @@ class FittedDiffStitch:
             made += int(counted[:wanted].sum())
             written += int(lengths[:wanted].sum())
             synthetic += int(generated[:wanted].sum())
-            episodes += len(lengths[:wanted])
+            episodes += int(generated[:wanted].sum()) if self._apart else len(lengths[:wanted])
             if self.run.progress is not None:
                 self.run.progress("stitch", min(made, n_steps), n_steps)
             if made >= n_steps:
@@ -234,6 +234,10 @@ class FittedDiffStitch:
         early = np.array([early_end(source, proposals, spans, row, self.goals) for row in range(len(proposals))])
         return dataclasses.replace(proposals, reachable=proposals.reachable & ~early)
 
+    @property
+    def _apart(self) -> bool:
+        return self.transform.form == "transitions"
+
     def _accepted(self, proposals: Proposals) -> tuple[Spans, np.ndarray]:
         """What real steps each bridge would join, and the rows that qualify."""
         return self._spans(proposals), np.flatnonzero(qualify(proposals, self.transform.qualify) == Outcome.ACCEPTED)
@@ -254,7 +258,14 @@ class FittedDiffStitch:
             spans, accepted = self._accepted(proposals)
             ids, gamma = self.dataset.episode_ids.tolist(), self.transform.gamma
             yield from stitched(
-                self.dataset.episodes, ids, proposals, spans, accepted, discount=gamma, goals=self.goals
+                self.dataset.episodes,
+                ids,
+                proposals,
+                spans,
+                accepted,
+                discount=gamma,
+                goals=self.goals,
+                apart=self._apart,
             )
 
     def _require_acceptance(self, report: StitchReport, steps: int, n_steps: int) -> None:

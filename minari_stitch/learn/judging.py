@@ -83,11 +83,20 @@ def transition_errors(
         Squared distance to the mean prediction and variance between the networks, `(B, L + 1)` each,
         summed over dimensions and 0 on padding.
     """
+    errors, spread, _ = judged_transitions(dynamics, states, actions, steps)
+    return errors, spread
+
+
+def judged_transitions(
+    dynamics: Callable[[Tensor, Tensor], Tensor], states: Tensor, actions: Tensor, steps: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same as `transition_errors`, and the mean prediction `(B, L + 1, S)`, which is the path's own on padding."""
     row, time = transitions(states, steps)
-    error, spread = squared_errors(dynamics(states[row, time], actions[row, time]), states[row, time + 1])
+    predicted = dynamics(states[row, time], actions[row, time])
     padded = states.new_zeros(2, *actions.shape[:2])
-    padded[:, row, time] = torch.stack([error, spread])
-    return padded[0], padded[1]
+    padded[:, row, time] = torch.stack(squared_errors(predicted, states[row, time + 1]))
+    following = states[:, 1:].index_put((row, time), predicted.mean(0))
+    return padded[0], padded[1], following
 
 
 def transitions(states: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:

@@ -115,3 +115,18 @@ def test_a_stitched_episode_pursues_the_goal_of_its_target(pen, tmp_path, form):
         assert about["return_after"] == part["infos"]["return_to_go"][begin, 0]
         moved += not np.allclose(goal, goals.goal(source["observations"][0]))
     assert moved > 0
+
+
+def test_steps_written_apart_pursue_the_goal_of_their_target(pen, tmp_path):
+    dataset = write(pen)
+    goals = goals_of(dataset)
+    settings = dict(map(parse, toy.TINY[1::2])) | {"qualify.delta": 1e9, "qualify.better": False, "form": "transitions"}
+    made = augment(dataset, adjust(DiffStitch(), settings), Run(directory=tmp_path, workers=1, threads=1), n_steps=50)
+    written = minari_io.read(made.dataset_id, keep_infos=True).episodes
+    assert len(written) == made.n_steps == made.n_synthetic >= 50
+    for part in written:
+        target = dataset.episodes.episode(part["metadata"]["target_episode"])
+        goal = goals.goal(target["observations"][0])
+        own = goals.pursue(goals.states(part["observations"]), goal)
+        np.testing.assert_allclose(own, part["observations"], atol=1e-6)
+        np.testing.assert_allclose(goals.rewards(part["observations"]), part["rewards"], atol=1e-6)

@@ -167,6 +167,32 @@ def test_a_bridge_keeps_the_return_to_go_of_its_whole_episode(form):
     assert (beyond > 100) == (form == "bridge")
 
 
+def test_steps_written_apart_lead_where_the_judges_say():
+    data, chunks = world(22)
+    chunk = dataclasses.replace(chunks[0], predicted=chunks[0].predicted + 0.25)
+    rows = np.flatnonzero(chunk.reachable)
+    spans = Spans.of(data, chunk, form="transitions", max_episode_steps=22)
+    whole = stitched(data, IDS, chunk, spans, rows, discount=DISCOUNT)
+    steps = stitched(data, IDS, chunk, spans, rows, discount=DISCOUNT, apart=True)
+    for row, bridge in zip(rows, whole, strict=True):
+        n = int(chunk.steps[row])
+        assert len(bridge["rewards"]) == n + 1 == spans.lengths[row]
+        for t, step in zip(range(n + 1), steps, strict=False):
+            np.testing.assert_array_equal(step["observations"][0], bridge["observations"][t])
+            np.testing.assert_allclose(step["observations"][1], chunk.predicted[row, t], rtol=1e-6)
+            for name in ("actions", "rewards"):
+                np.testing.assert_array_equal(step[name], bridge[name][t : t + 1])
+            assert not step["terminations"].any() and step["truncations"].all()
+            assert step["infos"].keys() == INFOS
+            infos = {name: values[:, 0].tolist() for name, values in step["infos"].items()}
+            assert infos["synthetic"] == [True, False]
+            assert infos["source_episode"] == [bridge["metadata"]["source_episode"] if t == 0 else -1, -1]
+            assert infos["return_to_go"] == bridge["infos"]["return_to_go"][t : t + 2, 0].tolist()
+            about = bridge["metadata"] | {"bridge_states": 0, "bridge_step": t}
+            assert step["metadata"] == about
+    assert next(steps, None) is None
+
+
 @pytest.mark.parametrize("limit", [None, 20, 22])
 def test_the_verdict_is_the_return_of_the_episode_that_is_written(limit):
     cut = 0

@@ -38,6 +38,7 @@ def judged(**columns):
         "states": np.zeros((count, 4, 3), np.float32),
         "actions": np.zeros((count, 3, 2), np.float32),
         "rewards": np.zeros((count, 3), np.float32),
+        "predicted": np.zeros((count, 3, 3), np.float32),
         "errors": np.zeros((count, 3), np.float32),
         "disagreement": np.zeros(count),
         "drift": np.zeros(count),
