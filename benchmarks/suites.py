@@ -133,12 +133,13 @@ class Variant:
 
 
 DIFFSTITCH = Variant()
-BRIDGES = Variant(
+TRANSITIONS = Variant(
     label="high",
-    settings=(("form", "bridge"), ("stitch.pairs", "reference"), ("stitch.pool", 512)),
+    settings=(("form", "transitions"), ("stitch.pairs", "reference"), ("stitch.pool", 512)),
     steps=50_000,
 )
-"""Bridges alone that leave states of high return: those from low ones teach that bad states are easily left."""
+"""Steps of bridges that leave states of high return: those from low ones teach that bad states are easily left, and
+whole bridges that their targets are reached (docs/EXPERIMENTS.md, 10 and 11)."""
 RESAMPLED = Variant(method="resample")
 
 
@@ -157,7 +158,7 @@ class Mix:
     ratio: str = "4:1"
 
 
-MIXES: Mapping[AugmentedKind, Mix] = {"bridges": Mix(variant=BRIDGES, kind="bridges"), "episodes": Mix()}
+MIXES: Mapping[AugmentedKind, Mix] = {"bridges": Mix(variant=TRANSITIONS, kind="bridges"), "episodes": Mix()}
 """By what their augmented side is drawn from."""
 RECOMMENDED = {
     "td3_bc": MIXES["bridges"],

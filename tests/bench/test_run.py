@@ -150,7 +150,7 @@ def test_by_default_a_learner_gets_what_suits_it(command, tmp_path, monkeypatch,
     assert command("--algo", algo).exit_code == 0
     (cell,) = {cell for cell in records(tmp_path) if cell.augmented and cell.seed == 0}
     assert asked[0].variant == mix.variant and (cell.kind, cell.ratio) == (mix.kind, mix.ratio)
-    other, variant = ("episodes", "stitched") if mix.kind == "bridges" else ("bridges", "bridges-high")
+    other, variant = ("episodes", "stitched") if mix.kind == "bridges" else ("bridges", "transitions-high")
     assert command("--algo", algo, "--augmented", other, "--ratio", "2:1").exit_code == 0
     assert asked[1].variant.suffix == variant
     assert {(cell.kind, cell.ratio) for cell in records(tmp_path)} >= {(mix.kind, mix.ratio), (other, "2:1")}
