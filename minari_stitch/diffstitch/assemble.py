@@ -118,6 +118,7 @@ def _steps(bridge: dict[str, Any], predicted: np.ndarray, goals: Goals | None) -
         following = goals.pursue(following, goals.goal(observations[0]))
     for step in range(length):
         pair = np.stack([observations[step], following[step]])
+        ends = np.zeros(1, bool) if goals is None else goals.terminations(pair)
         infos = {name: values[step : step + 2].copy() for name, values in bridge["infos"].items()}
         for name, generated in (("synthetic", False), ("source_episode", -1), ("source_step", -1)):
             infos[name][1] = generated
@@ -125,8 +126,8 @@ def _steps(bridge: dict[str, Any], predicted: np.ndarray, goals: Goals | None) -
             "observations": pair,
             "actions": bridge["actions"][step : step + 1],
             "rewards": bridge["rewards"][step : step + 1] if goals is None else goals.rewards(pair),
-            "terminations": np.zeros(1, bool),
-            "truncations": np.ones(1, bool),
+            "terminations": ends,
+            "truncations": ~ends,
             "infos": infos,
             "metadata": bridge["metadata"] | {"bridge_states": 0, "bridge_step": step},
         }
