@@ -156,7 +156,7 @@ def measure(dataset_id: str, count: int, seed: int) -> dict[str, dict[str, Any]]
     for method in methods():
         variant = Variant(method=method)
         found = newest(dataset_id, variant)
-        if found is None or method in ("resample", "real"):
+        if found is None or method in ("resample", "relabel", "real"):
             continue
         made = minari_io.read(found, keep_infos=True)
         record = stitch_record(made)

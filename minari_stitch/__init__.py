@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from minari_stitch.api import augment, import_d4rl, mix, read
     from minari_stitch.baselines.controls import Real, Resample
     from minari_stitch.baselines.edm import NoiseConfig
+    from minari_stitch.baselines.relabel import Relabel
     from minari_stitch.baselines.synther import SynthER
     from minari_stitch.baselines.tatu import TATU
     from minari_stitch.config import settings
@@ -55,6 +56,7 @@ __all__ = [
     "SynthER",
     "TATU",
     "Resample",
+    "Relabel",
     "Real",
     "Transform",
     "Sample",
@@ -77,6 +79,7 @@ _HOMES = {
     "api": ("augment", "mix", "import_d4rl", "read"),
     "baselines.controls": ("Real", "Resample"),
     "baselines.edm": ("NoiseConfig",),
+    "baselines.relabel": ("Relabel",),
     "baselines.synther": ("SynthER",),
     "baselines.tatu": ("TATU",),
     "data.mix": ("Mixed",),

@@ -50,14 +50,14 @@ def test_the_paper_preset_is_the_method_of_the_paper():
 
 
 def test_every_method_has_every_size_and_a_name_of_its_own():
-    assert list(METHODS) == ["diffstitch", "real", "resample", "synther", "tatu"]
+    assert list(METHODS) == ["diffstitch", "real", "relabel", "resample", "synther", "tatu"]
     for cls in METHODS.values():
         assert cls.preset("fast") == cls() and cls.preset("full").gamma == 0.99
         with pytest.raises(ConfigError, match="no preset 'huge': choose one of fast, full, paper"):
             cls.preset("huge")
     assert Resample.preset("paper") == Resample() and Real.preset("full") == Real()
-    assert {cls.name for cls in METHODS.values()} == {"DiffStitch", "SER", "TATU", "resample", "real"}
-    assert len({cls.suffix for cls in METHODS.values()}) == 5
+    assert {cls.name for cls in METHODS.values()} == {"DiffStitch", "SER", "TATU", "resample", "relabel", "real"}
+    assert len({cls.suffix for cls in METHODS.values()}) == 6
 
 
 def test_the_paper_sizes_of_the_baselines_are_those_of_their_papers():

@@ -46,7 +46,7 @@ LAYERS = [
     {"diffstitch.stitch"},
     {"diffstitch.proposals"},
     {"diffstitch.assemble"},
-    {"baselines.controls", "baselines.synther", "baselines.tatu", "diffstitch.transform"},
+    {"baselines.controls", "baselines.relabel", "baselines.synther", "baselines.tatu", "diffstitch.transform"},
     {"pipeline"},
     {"api", "quality.proposals", "quality.simulate"},
     {"quality.verify"},

@@ -113,7 +113,7 @@ def test_a_record_finds_its_transform(outside):
 
 
 def test_ours_are_there_without_being_imported():
-    assert list(registry.found()) == ["diffstitch", "real", "resample", "synther", "tatu"]
+    assert list(registry.found()) == ["diffstitch", "real", "relabel", "resample", "synther", "tatu"]
     code = "import sys; from minari_stitch import registry; registry.found(); sys.exit('torch' in sys.modules)"
     assert toy.run(sys.executable, "-c", code).returncode == 0
 

@@ -33,6 +33,10 @@ class Goals(Protocol):
         """The goal `(G,)` that an observation `(S,)` shows."""
         ...
 
+    def achieved(self, observation: np.ndarray) -> np.ndarray:
+        """The goal `(G,)` that is reached where an observation `(S,)` stands."""
+        ...
+
     def pursue(self, states: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """Observations `(T + 1, S)` of states `(T + 1, V)` under a goal `(G,)`."""
         ...
@@ -72,6 +76,10 @@ class PenGoals:
     def goal(self, observation: np.ndarray) -> np.ndarray:
         """Desired direction and place."""
         return np.concatenate([observation[36:39], observation[24:27] - observation[39:42]])
+
+    def achieved(self, observation: np.ndarray) -> np.ndarray:
+        """The pen's direction and place."""
+        return np.concatenate([observation[33:36], observation[24:27]])
 
     def pursue(self, states: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """Hand and pen, and where they are from the goal."""

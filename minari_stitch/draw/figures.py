@@ -219,7 +219,7 @@ def plane(stitched: Dataset) -> slice | None:
 
 def walls(axes: Axes, maze: Maze) -> None:
     """Draw the walls of a maze."""
-    axes.imshow(maze.walls, extent=maze.extent, cmap="Greys", vmin=0, vmax=4, zorder=-1)
+    axes.imshow(maze.walls, extent=maze.extent, cmap="Greys", vmin=0, vmax=2, zorder=-1)
 
 
 def paths(axes: Axes, episode: StitchedEpisode, columns: slice, visited: np.ndarray | None = None) -> None:

@@ -96,6 +96,10 @@ class DictGoals:
         """What is desired."""
         return observation[self._desired]
 
+    def achieved(self, observation: np.ndarray) -> np.ndarray:
+        """What is achieved."""
+        return observation[self._achieved]
+
     def pursue(self, states: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """States, with what they achieve and what is desired."""
         observations = np.empty((len(states), self._width), states.dtype)

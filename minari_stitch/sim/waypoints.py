@@ -34,7 +34,7 @@ _NEAR = 0.15  # m from a waypoint at which the next one is headed for
 _MARGIN = 0.3  # m from the middle of a cell within which destinations are drawn; walls begin at 0.5
 _STITCH_CELLS, _STITCH_STEPS = 4, 200
 _NAMES = {"umaze": "UMaze", "medium": "Medium", "large": "Large"}
-_GAPS = {"split": 1.0, "split-near": 0.4, "split-meet": -1.0}
+_GAPS = {"split": 0.6, "split-near": 0.3, "split-meet": -1.0}
 
 
 @dataclass(frozen=True, kw_only=True)

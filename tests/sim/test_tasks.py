@@ -10,6 +10,7 @@ import pytest
 import toy
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
+from mazes import assert_true_to_the_environment, written
 
 from minari_stitch.baselines.controls import Resample
 from minari_stitch.config import adjust, parse
@@ -24,49 +25,12 @@ from minari_stitch.sim.behaviour import make_env, play_episode, uniform
 from minari_stitch.sim.tasks import goals_of
 from minari_stitch.sim.waypoints import MAZE_RECIPES
 
-RECIPE = MAZE_RECIPES["demo/pointmaze/umaze-play-v0"]
 ANY = dict(map(parse, toy.TINY[1::2])) | {"qualify.delta": 1e9, "qualify.better": False}
-
-
-def written(dataset_id="test/maze-v0", count=12, recipe=RECIPE, change=None, **kwargs):
-    """Episodes in a point maze with other settings, as a dataset."""
-    spec = dataclasses.replace(recipe.spec, kwargs=recipe.spec.kwargs | kwargs)
-    env = make_env(spec)
-    parts = itertools.islice(recipe.episodes(0, env, 0, np.random.default_rng(0)), count)
-    minari_io.write(
-        parts if change is None else map(change, parts),
-        dataset_id=dataset_id,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
-        env_spec=spec,
-    )
-    env.close()
-    return minari_io.read(dataset_id)
 
 
 def made_from(dataset, tmp_path, n_steps=400, method=None, **settings):
     method = method or adjust(DiffStitch(), ANY | settings)
     return augment(dataset, method, Run(directory=tmp_path, workers=1, threads=1), n_steps=n_steps)
-
-
-def assert_true_to_the_environment(dataset_id):
-    """Rewards, terminations and success of every step are what the environment says."""
-    minari_io.check(dataset_id)
-    dataset = minari.load_dataset(dataset_id)
-    task = dataset.recover_environment().unwrapped
-    goals = set()
-    for episode in dataset:
-        seen = episode.observations
-        assert (seen["desired_goal"] == seen["desired_goal"][0]).all()  # one goal all along
-        goals.add(tuple(seen["desired_goal"][0]))
-        for t in range(len(episode)):
-            pair = seen["achieved_goal"][t + 1], seen["desired_goal"][t + 1]
-            assert episode.rewards[t] == task.compute_reward(*pair, {})
-            assert episode.terminations[t] == task.compute_terminated(*pair, {})
-        near = np.linalg.norm(seen["achieved_goal"] - seen["desired_goal"], axis=1) <= 0.45
-        np.testing.assert_array_equal(episode.infos["success"][:, 0], near)
-    task.close()
-    return dataset, goals
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"reward_type": "dense"}, {"continuing_task": False}])

@@ -120,7 +120,7 @@ def test_it_is_an_ordinary_dataset_whose_environment_is_known():
     episode = dataset[0]
     assert set(episode.observations) == {"achieved_goal", "desired_goal", "observation"}
     assert episode.infos["success"].shape == (len(episode) + 1, 1)
-    assert "a gap of 1 cells that nothing enters (noise of 0.5" in dataset.storage.metadata["description"]
+    assert "a gap of 0.6 cells that nothing enters (noise of 0.5" in dataset.storage.metadata["description"]
     listed = toy.ok("demo", "list").stdout
     assert all(dataset_id in listed for dataset_id in MAZE_RECIPES)
 
