@@ -108,7 +108,7 @@ def augment(
         bool, typer.Option("--include-original", help="Write the source's episodes too (D and D_aug).")
     ] = False,
     pairs: Annotated[
-        Optional[Literal["reach", "paper", "reference"]],  # noqa: UP045
+        Optional[Literal["reach", "paper", "reference", "connect"]],  # noqa: UP045
         typer.Option(help="How targets are chosen \\[default: the preset's]."),
     ] = None,
     settings: Annotated[

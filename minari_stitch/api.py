@@ -43,7 +43,7 @@ def augment(
     delta: float | None = None,
     support: float | None = None,
     form: Literal["full", "onward", "bridge", "transitions"] | None = None,
-    pairs: Literal["reach", "paper", "reference"] | None = None,
+    pairs: Literal["reach", "paper", "reference", "connect"] | None = None,
     n_steps: int | None = None,
     output_id: str | None = None,
     include_original: bool = False,

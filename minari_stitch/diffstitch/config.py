@@ -98,8 +98,11 @@ class ModelConfig:
 class StitchConfig:
     """How pairs are chosen and bridged; everything that decides what a chunk of proposals holds."""
 
-    pairs: Literal["reach", "paper", "reference"] = "reach"
-    """`paper`: random low to random high. `reference`: released code. `reach`: targets the dream comes close to."""
+    pairs: Literal["reach", "paper", "reference", "connect"] = "reach"
+    """`paper`: random low to random high. `reference`: released code. `reach`: targets the dream comes close to.
+    `connect`: the same, of those that lead where no trajectory leads from the source, whatever their returns."""
+    regions: Count = 128
+    """Of the state space, for pairs that `connect` (k-means)."""
     similarity: Literal["euclidean", "cosine"] = "euclidean"
     """How a dreamed state is compared with a target (paper: cosine)."""
     min_similarity: float | None = None
@@ -160,6 +163,11 @@ class StitchConfig:
         return self.min_bridge if self.fixed_steps is None else self.fixed_steps
 
     @property
+    def by_return(self) -> bool:
+        """Whether sources and targets are told apart by their returns."""
+        return self.pairs != "connect"
+
+    @property
     def needs_repairers(self) -> bool:
         """Whether dynamics networks that do not judge are asked for."""
         return self.repair_steps > 0 or self.draws > 1
@@ -184,4 +192,5 @@ class QualifyConfig:
     held-out data say with 90 % confidence; the larger of the distance and the judges' variance; or the distance alone
     (paper)."""
     better: bool = True
-    """Reject what does not raise the discounted return of the source (released code; the paper does not ask)."""
+    """Reject what does not raise the discounted return of the source (released code; the paper does not ask, and pairs
+    that connect do not)."""

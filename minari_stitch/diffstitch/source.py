@@ -9,6 +9,7 @@ from torch import Tensor
 
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.diffstitch.config import StitchConfig
+from minari_stitch.diffstitch.regions import Regions
 from minari_stitch.errors import NothingToStitchError
 from minari_stitch.learn.scales import Scales
 
@@ -49,6 +50,7 @@ class Source:
         self.step = torch.arange(len(raw), device=device) - offsets[self.episode]
         self.last = offsets[self.episode + 1] - 1
         self._sorted: dict[tuple[str, StitchConfig], Tensor] = {}
+        self._regions: dict[int, Regions] = {}
 
     @cached_property
     def _inner(self) -> Tensor:
@@ -56,7 +58,7 @@ class Source:
         return self.last > torch.arange(len(self.last), device=self.last.device)
 
     def starts(self, config: StitchConfig) -> Tensor:
-        """Rows where a prefix may end: enough history, room under the time limit, and low in return.
+        """Rows where a prefix may end: enough history, room under the time limit, and low in return, or any.
 
         Raises:
             NothingToStitchError: No state qualifies.
@@ -68,14 +70,16 @@ class Source:
             room &= self.last - rows > (config.shortest if config.steps_left is None else config.steps_left)
             if config.latest_source is not None:
                 room &= self.step <= config.latest_source
-            lowest = self._by_return(room, config.source_fraction, highest=config.pairs == "reference", what="source")
+            share = config.source_fraction if config.by_return else 1.0
+            lowest = self._by_return(room, share, highest=config.pairs == "reference", what="source")
             self._sorted["source", config] = lowest
         return self._sorted["source", config]
 
     def targets(self, config: StitchConfig) -> Tensor:
-        """Rows where a suffix may begin: the highest share by return-to-go, with an action of their own."""
+        """Rows where a suffix may begin: the highest share by return-to-go, or all; with an action of their own."""
         if ("target", config) not in self._sorted:
-            highest = self._by_return(self._inner, config.target_fraction, highest=True, what="target")
+            share = config.target_fraction if config.by_return else 1.0
+            highest = self._by_return(self._inner, share, highest=True, what="target")
             self._sorted["target", config] = highest
         return self._sorted["target", config]
 
@@ -87,6 +91,12 @@ class Source:
         """Whether a target could raise the return of a source; same-episode pairs only if there is no other."""
         other = (self.episode[source] != self.episode[target]) | self.single
         return other & (self.returns[target] > self.returns[source])
+
+    def connects(self, source: Tensor, target: Tensor, regions: int) -> Tensor:
+        """`(B, P)` whether targets `(P,)` lead on to a region that no trajectory reaches from sources `(B,)`."""
+        if regions not in self._regions:
+            self._regions[regions] = Regions(self.z, self.episode, self.step, regions, seed=0)
+        return self._regions[regions].opened(source, target) > 0
 
     def suffix_return(self, source: Tensor, target: Tensor, steps: Tensor) -> Tensor:
         """`(B,)` discounted return of the target's suffix, cut where the time limit cuts the stitched episode."""

@@ -121,13 +121,13 @@ def choose_pairs(source: Source, config: StitchConfig, count: int, generator: to
     `paper`: a random low-return state and one random high-return state (section 4.1). `reference`: sources of high
     return, `config.pool` targets of the highest for each (released code: 512 of 2 %). `reach`: one wide pool of
     high-return targets, shared by all pairs, from which the step estimation takes the one that the dream comes
-    closest to.
+    closest to. `connect`: the same from all states to all others, whatever their returns.
     """
     starts = source.starts(config)
     picks = torch.randint(len(starts), (count,), device=starts.device, generator=generator)
     pool = source.targets(config)
     width = 1 if config.pairs == "paper" else min(config.pool, len(pool))
-    rows = 1 if config.pairs == "reach" else count
+    rows = 1 if config.pairs in ("reach", "connect") else count
     draws = torch.randint(len(pool), (rows, width), device=pool.device, generator=generator)
     return Candidates(source=starts[picks], targets=pool[draws])
 
@@ -141,8 +141,8 @@ def estimate_steps(
     default the target stands where that state stood, with i - 1 states before it (see `literal_delta`).
 
     A length is open only if the bridge fits in the time limit. With `reach` a candidate is open only if its own
-    return could raise the source's and it belongs to another episode; paper and released code leave that to chance
-    and to the qualification.
+    return could raise the source's and it belongs to another episode, with `connect` if it leads where no trajectory
+    leads from the source; paper and released code leave that to chance and to the qualification.
 
     Returns:
         Pairs; where no candidate is open or similar enough, `reachable` is False.
@@ -160,6 +160,8 @@ def estimate_steps(
     open_ = source.fits(rows[:, None], low)
     if config.pairs == "reach":
         open_ = open_ & source.may_follow(rows[:, None], candidates.targets)
+    elif config.pairs == "connect":
+        open_ = open_ & source.connects(rows, candidates.targets[0], config.regions)
     lengths = low + torch.arange(dream.shape[1], device=rows.device)
     fits = source.fits(rows[:, None], lengths)
     best, offset = closest(dream, fits, source.z[candidates.targets], config)

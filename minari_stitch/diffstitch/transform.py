@@ -81,6 +81,8 @@ class DiffStitch(Transform):
     def __post_init__(self) -> None:
         """Refuse settings that do not fit together."""
         models, diffusion, stitch = self.models, self.models.diffusion, self.stitch
+        if not stitch.by_return:  # no return is asked for
+            object.__setattr__(self, "qualify", dataclasses.replace(self.qualify, better=False))
         room = diffusion.horizon - diffusion.context - 1
         if stitch.longest > room:
             raise ConfigError(
@@ -299,7 +301,8 @@ def _require_pairs(episodes: Episodes, stitch: StitchConfig) -> None:
             f"the longest episode has {episodes.lengths.max()} steps, the shortest bridge {shortest}: "
             "lower stitch.min_bridge to 1, or use a dataset with longer episodes"
         )
-    if np.ptp(episodes.returns_to_go(stitch.discount)) == 0:
+    if stitch.by_return and np.ptp(episodes.returns_to_go(stitch.discount)) == 0:
         raise NothingToStitchError(
-            "all returns are equal: no trajectory is better than another; check the rewards of the dataset"
+            "all returns are equal: no trajectory is better than another; check the rewards of the dataset, or stitch "
+            "with stitch.pairs=connect, which asks for no return"
         )

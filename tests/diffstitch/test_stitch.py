@@ -82,7 +82,7 @@ def test_reach_pairs_share_one_pool():
         assert chosen.targets.shape == (1, min(pool, len(source.targets(config))))
 
 
-@pytest.mark.parametrize("pairs", ["reach", "paper", "reference"])
+@pytest.mark.parametrize("pairs", ["reach", "paper", "reference", "connect"])
 def test_the_choice_depends_on_the_generator_alone(pairs):
     _, _, source = world()
     config = dataclasses.replace(CONFIG, pairs=pairs)

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+import toy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minari_stitch.data import minari_io
+from minari_stitch.diffstitch.regions import Regions
+
+
+def regions_of(places, count=8):
+    """Regions of trajectories through places on a line."""
+    z = torch.tensor(np.concatenate(places), dtype=torch.float32)[:, None]
+    episode = torch.repeat_interleave(torch.arange(len(places)), torch.tensor([len(p) for p in places]))
+    step = torch.cat([torch.arange(len(p)) for p in places])
+    return Regions(z, episode, step, count, seed=0), np.concatenate(places), episode.numpy(), step.numpy()
+
+
+walks = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=6), min_size=1, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(walks)
+def test_what_a_target_opens_matches_a_loop(places):
+    found, place, episode, step = regions_of(places)
+    ahead = [set(place[(episode == e) & (step >= t)]) for e, t in zip(episode, step, strict=True)]
+    reached = {p: {p}.union(*(ahead[i] for i in range(len(place)) if place[i] == p)) for p in set(place)}
+    rows = torch.arange(len(place))
+    opened = found.opened(rows, rows)
+    for s in range(len(place)):
+        for t in range(len(place)):
+            assert opened[s, t] == len(ahead[t] - reached[place[s]])
+
+
+def test_regions_are_as_many_as_asked_for_and_the_same_for_the_same_seed():
+    places = [np.linspace(0, 1, 300), np.linspace(5, 6, 300)]
+    one, again = (regions_of(places, count=6)[0] for _ in range(2))
+    assert len(one.joined) == 6 and torch.equal(one.region, again.region)
+    left, right = one.region[:300].unique(), one.region[300:].unique()
+    assert not set(left.tolist()) & set(right.tolist())
+    assert one.joined[left[:, None], left].any() and not one.joined[left[:, None], right].any()
+
+
+@pytest.mark.parametrize("pairs", ["reach", "connect"])
+def test_without_rewards_pairs_are_those_that_connect(pairs):
+    """Walks on either side of a gulf that none crosses."""
+    parts = toy.walks()
+    for number, part in enumerate(parts):
+        part["observations"][:, 0] += 100 * (number % 2)
+        part["rewards"] *= 0
+    toy.write(parts)
+    done = toy.invoke(*toy.tiny(toy.ID, "--delta", 1e9, "--pairs", pairs, "--steps", 50, "--set", "stitch.regions=8"))
+    assert (done.exit_code == 0) == (pairs == "connect"), done.output
+    if pairs == "reach":
+        assert "stitch.pairs=connect" in " ".join(done.output.split())
+        return
+    made = minari_io.read(toy.ID.replace("walk-", "walk-stitched-"), keep_infos=True).episodes
+    source = minari_io.read(toy.ID).episodes
+    z = torch.tensor((source.observations - source.observations.mean(0)) / source.observations.std(0))
+    episode = torch.tensor(np.repeat(np.arange(len(source)), source.lengths + 1))
+    offsets = torch.tensor(source.state_offsets)
+    regions = Regions(z.float(), episode, torch.arange(len(z)) - offsets[episode], 8, seed=0)
+    joined = 0
+    for about in made.metadata:
+        start, end = (offsets[about[f"{side}_episode"]] + about[f"{side}_step"] for side in ("source", "target"))
+        assert regions.opened(start[None], end[None]).item() > 0
+        joined += (about["source_episode"] + about["target_episode"]) % 2
+    assert joined > 0
