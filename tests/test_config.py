@@ -114,7 +114,7 @@ def test_one_setting_changes_and_the_others_stay(assignment, path, value):
             "models.hidden.size=1",
             r"there is no setting 'models.hidden.size': 'models.hidden' has no settings of its own",
         ),
-        ("stitch.pairs=random", r"pairs='random' is not possible: it should be 'reach', 'paper' or "),
+        ("stitch.pairs=random", r"pairs='random' is not possible: it should be 'reach', 'paper', "),
         ("models.diffusion.width=wide", r"width='wide' is not possible: it should be a valid int"),
         ("models.diffusion.width=6.5", r"width=6.5 is not possible: "),
         ("models=3", r"models=3 is not possible: "),
@@ -172,7 +172,7 @@ def test_every_setting_is_listed_documented_and_can_be_set_to_its_value(name):
 
 def test_the_words_for_what_a_setting_takes():
     kinds = {row.name: row.kind for row in describe(DiffStitch())}
-    assert kinds["stitch.pairs"] == "reach | paper | reference"
+    assert kinds["stitch.pairs"] == "reach | paper | reference | connect"
     assert kinds["stitch.fixed_steps"] == "int >= 1 | None"
     assert kinds["stitch.source_fraction"] == "float > 0, <= 1"
     assert kinds["models.diffusion.multipliers"] == "tuple of int >= 1"
