@@ -23,7 +23,6 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,6 +34,7 @@ from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.errors import InvalidDataError, StitchError
 from minari_stitch.pipeline import stitch_record
+from minari_stitch.quality.measures import correlations, marginals
 from minari_stitch.registry import found as methods
 from minari_stitch.sim import demo
 from minari_stitch.sim.oracle import MujocoLocomotion, Simulator
@@ -86,20 +86,6 @@ class Transitions:
         """`(B, 2 S + A + 1)` states, actions, rewards, changes of state."""
         change = self.next_states - self.states
         return np.concatenate([self.states, self.actions, self.rewards[:, None], change], 1).astype(np.float64)
-
-
-def marginals(ours: np.ndarray, real: np.ndarray) -> float:
-    """One minus the two-sample Kolmogorov-Smirnov distance, mean over columns of `(B, D)` and `(B', D)`."""
-    test: Any = stats.ks_2samp(ours, real, method="asymp")  # the cheapest p-value, since nobody reads it
-    return float(1 - np.mean(test.statistic))
-
-
-def correlations(ours: np.ndarray, real: np.ndarray) -> float:
-    """One minus half the distance of correlation coefficients, mean over pairs of columns that vary in both."""
-    varies = (ours.std(0) > 0) & (real.std(0) > 0)
-    first, second = (np.corrcoef(table[:, varies].T) for table in (ours, real))
-    pairs = np.triu_indices(len(first), 1)
-    return float(1 - np.abs(first - second)[pairs].mean() / 2)
 
 
 def held_out(source: Dataset, count: int) -> Transitions:

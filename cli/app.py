@@ -230,6 +230,7 @@ app.command(epilog="\n\n".join(datasets.MIX_EXAMPLES))(datasets.mix)
 app.command(epilog="\n\n".join(edit.FILTER_EXAMPLES))(edit.filter)
 app.command(epilog="\n\n".join(trust.CHECK_EXAMPLES))(trust.check)
 app.command(epilog="\n\n".join(trust.VERIFY_EXAMPLES))(trust.verify)
+app.command(epilog="\n\n".join(trust.REPORT_EXAMPLES))(trust.report)
 
 
 @demo_app.command("list", epilog=_DEMO_EXAMPLE)

@@ -1,4 +1,4 @@
-"""The commands that say what a dataset is worth: `check` and `verify`."""
+"""The commands that say what a dataset is worth: `check`, `verify` and `report`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,13 @@ VERIFY_EXAMPLES = (
     "minari-stitch verify demo/hopper/medium-replay-stitched-v0 --steps 5000 --pairs 0 --json",
     "[dim]Exit code 1 if the dataset is not true. Hopper, Walker2d, HalfCheetah, and whatever holds qpos and qvel in "
     "its infos; elsewhere learned errors stand, and the result says so.[/]",
+)
+REPORT_EXAMPLES = (
+    "[bold]Examples[/]",
+    "minari-stitch report demo/hopper/medium-replay-stitched-v0",
+    "minari-stitch report demo/hopper/medium-replay-stitched-v0 demo/hopper/medium-replay-ser-v0 --output both.html",
+    "[dim]One HTML page that needs no network: is the dataset valid, true, new, useful; what it looks like; where it "
+    "comes from. Robots are drawn where there is OpenGL (libegl1 or libosmesa6).[/]",
 )
 
 
@@ -93,6 +100,66 @@ def verify(
             _print_verified(found)
         if not found.ok:
             raise typer.Exit(1)
+
+
+def report(
+    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A dataset that augment wrote, or any other.")],
+    other_id: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[OTHER]", help="A second one, to compare."),
+    ] = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="The page \\[default: NAME-report.html, in this folder]."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Generated steps that the simulator judges at most.")] = 20_000,
+    pairs: Annotated[int, typer.Option(min=0, help="Proposals that it judges, if their run is still there.")] = 512,
+    run_dir: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Run directory of the augmentation \\[default: beside the datasets]."),
+    ] = None,
+    results: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Results of benchmarks, looked into if it is there.")
+    ] = Path("benchmarks/results"),
+    workers: Workers = None,
+    seed: Annotated[int, typer.Option(help="Chooses steps.")] = 0,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write one page about a dataset: is it valid, true, new, useful, and where does it come from?"""
+    with errors(verbose):
+        from minari_stitch.inspect import report
+        from minari_stitch.progress import Bars
+
+        with Bars(err) as progress:
+            page = report(
+                dataset_id,
+                other_id,
+                n_steps=steps,
+                pairs=pairs,
+                run_dir=run_dir,
+                results=results,
+                workers=(os.cpu_count() or 1) if workers is None else workers,
+                seed=seed,
+                progress=progress,
+            )
+        if as_json and output is None:
+            print(json.dumps(page.to_dict()))
+            return
+        stem = "-and-".join(one.dataset_id.replace("/", "-") for one in page.reports)
+        path = page.save(output or f"{stem}-report.html")
+        if as_json:
+            print(json.dumps(page.to_dict()))
+            return
+        for one in page.reports:
+            out.print(f"[cyan]{one.dataset_id}[/]")
+            for section, (verdict, why) in one.verdicts.items():
+                out.print(f"  [{_VERDICTS[verdict]}]{section:<7}{verdict:<8}[/]", end="")
+                out.print(why, markup=False, highlight=False, soft_wrap=True)
+        out.print(f"Written to {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+_VERDICTS = {"good": "green", "fair": "yellow", "bad": "red", "unknown": "dim"}
 
 
 def _print_checked(found: Checked) -> None:

@@ -1,4 +1,4 @@
-"""What a script calls to know a dataset: is it sound, is it true?"""
+"""What a script calls to know a dataset: is it sound, is it true, and a page about it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.minari_io import MinariDataset
 from minari_stitch.data.provenance import ORACLE_KEY, RECORD_KEY
 from minari_stitch.data.written import Written
+from minari_stitch.errors import InvalidDataError
 from minari_stitch.pool import Pool
 from minari_stitch.progress import Progress
 from minari_stitch.quality import check as checking
 from minari_stitch.quality import verify as verifying
 from minari_stitch.quality.check import Checked
 from minari_stitch.quality.proposals import found_run, judge_proposals, some_proposals
+from minari_stitch.quality.report import Page, gather
+from minari_stitch.quality.seen import strips
 from minari_stitch.quality.verify import Verified
 from minari_stitch.sim import demo
+from minari_stitch.sim.oracle import RecordedStates, oracle_of
 
 if not TYPE_CHECKING:
     AnyDataset = Reporting = Any
@@ -124,12 +128,83 @@ def verified(
     )
     if pairs and source is not None and found.simulated:
         run = found_run(dataset, source, run_dir=run_dir, progress=report) if RECORD_KEY in dataset.metadata else None
-        if run is not None and run.trained and run.goals is None:
+        if run is not None and run.trained and not isinstance(oracle_of(source), RecordedStates | None):
             judged = judge_proposals(run, some_proposals(run, pairs), seed=seed, progress=report)
             found = replace(found, proposals=judged)
     if minari_io.exists(dataset.dataset_id):
         minari_io.annotate(dataset.dataset_id, {ORACLE_KEY: found.to_dict()})
     return found
+
+
+@checked
+def report(
+    dataset: AnyDataset,
+    other: AnyDataset | None = None,
+    *,
+    n_steps: int | None = 20_000,
+    pairs: int = 512,
+    run_dir: str | Path | None = None,
+    results: str | Path = "benchmarks/results",
+    workers: int = 1,
+    seed: int = 0,
+    progress: Reporting = None,
+) -> Page:
+    """One page about a dataset: is it valid, true, new, useful, what it looks like, and where it comes from.
+
+    Args:
+        dataset: What `augment` returned, its id, or an open `minari.MinariDataset`. Others have a shorter page.
+        other: A second one, to compare.
+        n_steps: Generated steps that the simulator judges at most.
+        pairs: Proposals that it judges, where their run is still there; 0 for none.
+        run_dir: Run directory of the augmentation; by default where `augment` puts it.
+        results: Folder of the benchmarks' results, looked into if it is there.
+        workers: Processes.
+        seed: Chooses steps.
+        progress: See `augment`.
+
+    Returns:
+        The page: `html`, `save(path)`, `to_dict()`.
+
+    Raises:
+        StitchError: A dataset cannot be read.
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> page = ms.report("toy/walk-stitched-v0", progress=False)
+        >>> page.to_dict()["verdicts"]["valid"]["verdict"]
+        'good'
+    """
+    with reports(progress) as report:
+        found = []
+        for number, one in enumerate([dataset] if other is None else [dataset, other]):
+            read_one = read(one, keep_infos=True, skip_invalid=True, progress=report or False)
+            looked = checking.check(
+                minari_io.opened(read_one.dataset_id, download=False), report and partial(report, "check")
+            )
+            directory = None if run_dir is None else Path(run_dir)
+            try:
+                true = verified(read_one, None, n_steps, pairs, directory, workers, seed, report)
+            except InvalidDataError:  # nobody can say
+                true = None
+            source = verifying.source_of(read_one)
+            run = None
+            if source is not None and RECORD_KEY in read_one.metadata:
+                run = found_run(read_one, source, run_dir=directory, progress=None)
+                run = run if run is not None and run.trained else None
+            name = f"d{number}"
+            found.append(
+                gather(
+                    read_one,
+                    source,
+                    looked,
+                    true,
+                    verifying.unit(read_one, source),
+                    results=Path(results),
+                    name=name,
+                    seen=strips(read_one, source, true, run, name, report),
+                )
+            )
+        return Page(reports=found)
 
 
 def _opened(dataset: Any, download: bool, report: Any) -> MinariDataset:

@@ -31,7 +31,7 @@ class Support:
 
     def __call__(self, states: Tensor) -> Tensor:
         """Of standardised states `(..., S)`: `(...)`."""
-        return _nearest(states.reshape(-1, states.shape[-1]), self.reference).reshape(states.shape[:-1]) / self.unit
+        return nearest(states.reshape(-1, states.shape[-1]), self.reference).reshape(states.shape[:-1]) / self.unit
 
     @classmethod
     def of(cls, tables: Tables, seed: int) -> Support:
@@ -43,12 +43,12 @@ class Support:
             return tables.z[tables.state[steps[order[:count]]]]
 
         reference = some(tables.train, _REFERENCE)
-        distances = _nearest(some(tables.held, _HELD), reference)
+        distances = nearest(some(tables.held, _HELD), reference)
         # Held-out states that all have a twin leave no unit: then any distance is too far.
         return cls(reference=reference, unit=max(float(distances.quantile(_SHARE)), 1e-9))
 
 
-def _nearest(states: Tensor, reference: Tensor) -> Tensor:
-    """`(B',)` squared distance of `(B', S)` to the nearest of `(R, S)`."""
+def nearest(states: Tensor, reference: Tensor) -> Tensor:
+    """`(B,)` squared distance of states `(B, S)` to the nearest of `(R, S)`, however many."""
     rows = states.split(max(1, _BLOCK // len(reference)))
     return torch.cat([torch.cdist(part, reference).amin(1).square() for part in rows])

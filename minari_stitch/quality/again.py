@@ -1,0 +1,49 @@
+"""The command that makes a dataset again, from its record."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, get_args
+
+from minari_stitch.config import describe
+from minari_stitch.errors import ConfigError
+from minari_stitch.registry import found, from_record, preset, transform_class
+from minari_stitch.transform import Size
+
+
+def again(record: Mapping[str, Any]) -> list[str]:
+    """Command lines, in order; empty where the method or its settings are those of another version.
+
+    Args:
+        record: What `augment` keeps in a dataset's metadata.
+    """
+    try:
+        transform = from_record(record)
+        name = next(name for name in found() if transform_class(name) is type(transform))
+    except (ConfigError, StopIteration):
+        return []
+    wanted = {row.name: row.value for row in describe(transform)}
+    differing: dict[str, dict[str, Any]] = {}
+    for size in get_args(Size):
+        with suppress(ConfigError):
+            values = {row.name: row.value for row in describe(preset(name, size))}
+            differing[size] = {key: value for key, value in wanted.items() if values.get(key) != value}
+    size = min(differing, key=lambda size: len(differing[size]))
+    changes = differing[size]
+    words = ["minari-stitch", "augment", record["source"]]
+    words += ["--method", name] if name != "diffstitch" else []
+    words += ["--preset", size, "--seed", str(record["seed"])]
+    if "filtered_from" not in record:
+        synthetic = getattr(transform, "form", None) == "bridge"
+        words += ["--steps", str(record["n_synthetic" if synthetic and "n_synthetic" in record else "n_steps"])]
+    words += [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+    words += ["--include-original"] if record.get("include_original") else []
+    words += ["--device", record["device"], "--threads", str(record["threads"])]
+    lines = [shlex.join(words)]
+    if origin := record.get("filtered_from"):
+        delta = record["config"].get("qualify", {}).get("delta")
+        how = ["--verified"] if "verified" in record else ["--delta", f"{delta:g}"]
+        lines.append(shlex.join(["minari-stitch", "filter", origin, *how]))
+    return lines
