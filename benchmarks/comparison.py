@@ -185,6 +185,7 @@ def captions(comparisons: Iterable[Comparison]) -> list[str]:
     words = {
         "dataset": "normalised with the dataset's own reference scores, x100",
         "D4RL": "normalised with D4RL's reference scores, x100",
+        "success": "goals reached, of a hundred",
         "raw": "RAW RETURNS, since there are no reference scores",
     }
     for source in sorted({comparison.reference for comparison in comparisons}):

@@ -43,7 +43,7 @@ class Reference:
     Attributes:
         low: Return of score 0.
         high: Return of score 100.
-        source: `dataset`, `D4RL`, or `raw` where scores are returns.
+        source: `dataset`, `D4RL`, `raw` where scores are returns, or `success` where they are shares of goals reached.
     """
 
     low: float

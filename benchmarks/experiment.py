@@ -23,8 +23,9 @@ import torch
 from benchmarks import data, results, trainer
 from benchmarks.batches import parse_ratio
 from benchmarks.evaluate import Evaluator, Reference
+from benchmarks.ogbench.evaluate import TaskEvaluator
 from benchmarks.results import Cell, Results
-from benchmarks.suites import ALGORITHMS, Budget, choose
+from benchmarks.suites import ALGORITHMS, GOAL_ALGORITHMS, Budget, choose
 from benchmarks.trainer import TrainingRun
 
 Progress = Callable[[str, int, int], None]
@@ -63,7 +64,7 @@ def algorithm(name: str) -> Any:
     Raises:
         UnknownNameError: There is none.
     """
-    choose("algorithm", name, dict.fromkeys(ALGORITHMS))
+    choose("algorithm", name, dict.fromkeys((*ALGORITHMS, *GOAL_ALGORITHMS)))
     return importlib.import_module(f"benchmarks.algos.{name}")
 
 
@@ -113,6 +114,11 @@ def work_units(
     return [WorkUnit(cells=tuple(g), config=settings(g[0].algo, g[0].dataset, budget), **options) for g in groups]
 
 
+def for_goals(module: Any) -> bool:
+    """Whether a learner's policies pursue goals; its score is then the share of goals that are reached."""
+    return getattr(module, "GOALS", False)
+
+
 def with_target(config: Any, table: data.LearnerData) -> Any:
     """The settings of a learner that asks for a return, with the best original one where they name none."""
     if getattr(config, "target_return", 0.0) is not None:
@@ -121,8 +127,12 @@ def with_target(config: Any, table: data.LearnerData) -> Any:
     return dataclasses.replace(config, target_return=best)
 
 
-def evaluator_of(module: Any, config: Any, table: data.LearnerData) -> Evaluator:
+def evaluator_of(module: Any, config: Any, table: data.LearnerData) -> Evaluator | TaskEvaluator:
     """What plays a learner's policies in the environment of its data, on their device."""
+    if for_goals(module):
+        return TaskEvaluator(
+            dataset=table.source, mean=table.mean.cpu().numpy(), std=table.std.cpu().numpy(), device=table.device
+        )
     return Evaluator(
         dataset=table.source,
         mean=table.mean.cpu().numpy(),
@@ -150,7 +160,8 @@ def run(unit: WorkUnit, progress: Progress | None = None) -> list[tuple[Cell, di
     made = max(cell.made for cell in unit.cells)
     table = _load(first.dataset, augmented or None, kind or "episodes", unit.device, first.source + made)
     config = with_target(unit.config, table)
-    reference = Reference.of(table.source)
+    reached = Reference(low=0.0, high=1.0, source="success")
+    reference = reached if for_goals(module) else Reference.of(table.source)
     evaluator = evaluator_of(module, config, table)
     runs = [TrainingRun(seed=cell.seed, ratio=parse_ratio(cell.ratio)) for cell in unit.cells]
     played: list[tuple[int, np.ndarray]] = []

@@ -46,6 +46,58 @@ def mlp(generators: Sequence[Generator], widths: Sequence[int], members: int = 1
     return parameters
 
 
+def glorot(
+    generators: Sequence[Generator], widths: Sequence[int], members: int = 1, *, norm: bool = False, last: float = 1.0
+) -> Parameters:
+    """Initial parameters like those of `mlp`, uniform with variance 2 / (fan-in + fan-out), biases 0.
+
+    Args:
+        generators: One for each run.
+        widths: Inputs, hidden layers, outputs.
+        members: Networks M of each run.
+        norm: Normalise the hidden layers after their activation (`scale<i>` and `shift<i>` of `(K, M, 1, out)`).
+        last: Factor of the last layer's variance.
+    """
+    parameters, layers = {}, len(widths) - 1
+    for layer, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        bound = math.sqrt(6 * (last if layer == layers - 1 else 1.0) / (fan_in + fan_out))
+        parameters[f"weight{layer}"] = stack(
+            generators,
+            lambda g, shape=(members, fan_in, fan_out), bound=bound: torch.empty(shape, device=g.device).uniform_(
+                -bound, bound, generator=g
+            ),
+        )
+        zeros = torch.zeros(len(generators), members, 1, fan_out, device=generators[0].device)
+        parameters[f"bias{layer}"] = zeros
+        if norm and layer < layers - 1:
+            parameters |= {f"scale{layer}": torch.ones_like(zeros), f"shift{layer}": zeros.clone()}
+    return parameters
+
+
+def forward_gelu(parameters: Parameters, x: Tensor) -> Tensor:
+    """Apply perceptrons of `glorot`: GELU (by its tanh), and where they are normalised, layer norm after it.
+
+    Args:
+        parameters: Of `glorot`.
+        x: `(K, B, in)`, shared by the members.
+
+    Returns:
+        `(K, M, B, out)`.
+    """
+    layers = sum(name.startswith("weight") for name in parameters)
+    runs, members = parameters["weight0"].shape[:2]
+    x = x[:, None].expand(runs, members, *x.shape[1:])
+    for layer in range(layers):
+        flat = [parameters[f"{name}{layer}"].flatten(0, 1) for name in ("bias", "weight")]
+        x = torch.baddbmm(flat[0], x.flatten(0, 1), flat[1]).unflatten(0, (runs, members))
+        if layer < layers - 1:
+            x = torch.nn.functional.gelu(x, approximate="tanh")
+            if f"scale{layer}" in parameters:
+                x = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
+                x = x * parameters[f"scale{layer}"] + parameters[f"shift{layer}"]
+    return x
+
+
 def forward(parameters: Parameters, x: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
     """Apply perceptrons with ReLU.
 

@@ -138,7 +138,8 @@ def identity(dataset_id: str) -> str:
         raise StorageError(
             f"metadata of {dataset_id!r} cannot be read from {path} ({error}): download or make the dataset again"
         ) from error
-    return digest({name: metadata.get(name) for name in _IDENTITY})
+    known = {name: metadata.get(name) for name in _IDENTITY}
+    return digest(known | ({"ogbench": metadata["ogbench"]} if "ogbench" in metadata else {}))
 
 
 def conditions(device: str | torch.device) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from minari_stitch.registry import preset
 from minari_stitch.transform import Size, Transform
 
 ALGORITHMS = ("dt", "iql", "td3_bc", "bc")
+GOAL_ALGORITHMS = ("gcbc", "gcivl", "gciql")
+"""Learners for goals, on data of OGBench's: `benchmarks/ogbench/run.py`."""
 DEFAULT_DATASET = "demo/hopper/medium-replay-v0"
 
 

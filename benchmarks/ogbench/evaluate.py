@@ -1,0 +1,114 @@
+"""Evaluation in OGBench's environments, on their own evaluation tasks: does a policy reach the goal?
+
+Shape letters: `K` runs, `N` episodes of each, `M` the most of them still alive in one run, `S` and `A` as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.evaluate import Policy, SimulatorError, environment_spec, starts
+from benchmarks.ogbench.generate import make
+from minari_stitch.data.minari_io import Dataset
+from minari_stitch.errors import ConfigError
+
+
+@dataclass(kw_only=True)
+class TaskEvaluator:
+    """Plays the tasks of a dataset's environment, which are built once and reset for every evaluation.
+
+    Attributes:
+        dataset: Says which environment.
+        mean: `(S,)` subtracted from states and goals.
+        std: `(S,)` they are divided by.
+        device: Of the tensors that the policy reads.
+    """
+
+    dataset: Dataset
+    mean: np.ndarray
+    std: np.ndarray
+    device: str | torch.device = "cpu"
+    _environments: list[Any] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Fail early where the environment is none of OGBench's, or cannot be built."""
+        spec = environment_spec(self.dataset)
+        if not str(spec.entry_point).startswith("ogbench."):
+            raise SimulatorError(
+                f"{self.dataset.dataset_id!r} was recorded in {spec.id}, which has no tasks of OGBench's: learners for "
+                "goals need a dataset that `minari-stitch import-ogbench` wrote"
+            )
+        self._id, self._limit = spec.id, spec.max_episode_steps or 1000
+        env = self._build()
+        self.tasks: int = env.unwrapped.num_tasks
+        env.close()
+
+    def __call__(self, policy: Policy, seeds: Sequence[int], episodes: int = 10) -> np.ndarray:
+        """Play `episodes` episodes for each run: `(K, N)`, 1 where the goal was reached, the tasks one after the other.
+
+        There is a seed for each run; episode `e` of runs with the same seed starts the same.
+
+        Raises:
+            ConfigError: They cannot be shared out among the tasks.
+        """
+        if episodes % self.tasks:
+            raise ConfigError(
+                f"{episodes} episodes are not possible: {self._id} has {self.tasks} tasks, so give a multiple of them"
+            )
+        shape = (len(seeds), episodes)
+        while len(self._environments) < np.prod(shape):
+            self._environments.append(self._build())
+        envs = np.array(self._environments[: np.prod(shape)], object).reshape(shape)
+        inputs = np.empty((*shape, 2 * len(self.mean)), np.float32)
+        for k, seed in enumerate(seeds):
+            for e, start in enumerate(starts(seed, episodes)):
+                with _numpy_seeded(start):
+                    state, info = envs[k, e].reset(seed=start, options={"task_id": 1 + e // (episodes // self.tasks)})
+                inputs[k, e] = np.concatenate([self._normal(state), self._normal(info["goal"])])
+        live, reached = np.ones(shape, bool), np.zeros(shape)
+        for _ in range(self._limit):
+            slots = np.argsort(~live, axis=1, kind="stable")[:, : live.sum(1).max()]  # (K, M), the live ones first
+            with torch.inference_mode():
+                read = torch.tensor(inputs[np.arange(len(slots))[:, None], slots], device=self.device)
+                actions = policy(read).float().cpu().numpy()
+            for k, m in np.argwhere(np.take_along_axis(live, slots, 1)):
+                e = slots[k, m]
+                state, _, terminated, truncated, info = envs[k, e].step(actions[k, m].clip(-1, 1))
+                inputs[k, e, : len(self.mean)] = self._normal(state)
+                reached[k, e] = info["success"]
+                live[k, e] = not (terminated or truncated)
+            if not live.any():
+                break
+        return reached
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self._environments:
+            env.close()
+        self._environments = []
+
+    def _normal(self, state: np.ndarray) -> np.ndarray:
+        return (state - self.mean) / self.std
+
+    def _build(self) -> Any:
+        env = make(self._id)
+        Path(env.unwrapped.fullpath).unlink(missing_ok=True)  # of the maze, which would stay for ever
+        return env
+
+
+@contextlib.contextmanager
+def _numpy_seeded(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, from which OGBench draws where tasks start and end, and put it back."""
+    before = np.random.get_state()
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
