@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -54,7 +55,7 @@ class Config:
     @classmethod
     def for_dataset(cls, dataset_id: str) -> Config:
         """OGBench's exceptions: point mazes, stitch sets, and giant mazes."""
-        changes = {"alpha": 0.003} if "pointmaze" in dataset_id else {}
+        changes: dict[str, Any] = {"alpha": 0.003} if "pointmaze" in dataset_id else {}
         changes |= {"actor_trajectory": 0.5} if "-stitch" in dataset_id else {}
         return cls(**changes | ({"discount": 0.995} if "-giant" in dataset_id else {}))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -57,8 +58,8 @@ class Config:
     @classmethod
     def for_dataset(cls, dataset_id: str) -> Config:
         """OGBench's exceptions: half of the policy's goals are random for stitch sets; a giant maze is long."""
-        stitch = {"actor_trajectory": 0.5} if "-stitch" in dataset_id else {}
-        return cls(**stitch, **({"discount": 0.995} if "-giant" in dataset_id else {}))
+        changes: dict[str, Any] = {"actor_trajectory": 0.5} if "-stitch" in dataset_id else {}
+        return cls(**changes | ({"discount": 0.995} if "-giant" in dataset_id else {}))
 
 
 def sampler(config: Config, data: LearnerData, ratios: Sequence[Ratio], generators: Sequence[Generator]) -> Sampler:

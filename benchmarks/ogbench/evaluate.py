@@ -65,7 +65,7 @@ class TaskEvaluator:
         shape = (len(seeds), episodes)
         while len(self._environments) < np.prod(shape):
             self._environments.append(self._build())
-        envs = np.array(self._environments[: np.prod(shape)], object).reshape(shape)
+        envs: Any = np.array(self._environments[: np.prod(shape)], object).reshape(shape)
         inputs = np.empty((*shape, 2 * len(self.mean)), np.float32)
         for k, seed in enumerate(seeds):
             for e, start in enumerate(starts(seed, episodes)):
@@ -98,7 +98,7 @@ class TaskEvaluator:
         return (state - self.mean) / self.std
 
     def _build(self) -> Any:
-        env = make(self._id)
+        env: Any = make(self._id)
         Path(env.unwrapped.fullpath).unlink(missing_ok=True)  # of the maze, which would stay for ever
         return env
 

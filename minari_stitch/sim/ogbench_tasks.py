@@ -7,6 +7,7 @@ installed; of other environments the package knows, where it is.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 
 import gymnasium as gym
@@ -39,7 +40,7 @@ def env_spec(name: str, task: int | None = None) -> EnvSpec | None:
             kwargs={"loco_env_type": match["body"], "maze_env_type": "maze", "maze_type": match["maze"], **single},
         )
     with contextlib.suppress(ImportError):
-        import ogbench  # noqa: F401  # pyright: ignore[reportMissingImports]
+        importlib.import_module("ogbench")  # which registers them
     return gym.registry.get(env_id)
 
 
