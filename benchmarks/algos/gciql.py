@@ -57,7 +57,8 @@ class Config:
         """OGBench's exceptions: point mazes, stitch sets, and giant mazes."""
         changes: dict[str, Any] = {"alpha": 0.003} if "pointmaze" in dataset_id else {}
         changes |= {"actor_trajectory": 0.5} if "-stitch" in dataset_id else {}
-        return cls(**changes | ({"discount": 0.995} if "-giant" in dataset_id else {}))
+        changes |= {"discount": 0.995} if "-giant" in dataset_id else {}
+        return cls(**changes)
 
 
 def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State:

@@ -59,7 +59,8 @@ class Config:
     def for_dataset(cls, dataset_id: str) -> Config:
         """OGBench's exceptions: half of the policy's goals are random for stitch sets; a giant maze is long."""
         changes: dict[str, Any] = {"actor_trajectory": 0.5} if "-stitch" in dataset_id else {}
-        return cls(**changes | ({"discount": 0.995} if "-giant" in dataset_id else {}))
+        changes |= {"discount": 0.995} if "-giant" in dataset_id else {}
+        return cls(**changes)
 
 
 def sampler(config: Config, data: LearnerData, ratios: Sequence[Ratio], generators: Sequence[Generator]) -> Sampler:
