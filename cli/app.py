@@ -231,6 +231,7 @@ app.command(epilog="\n\n".join(edit.FILTER_EXAMPLES))(edit.filter)
 app.command(epilog="\n\n".join(trust.CHECK_EXAMPLES))(trust.check)
 app.command(epilog="\n\n".join(trust.VERIFY_EXAMPLES))(trust.verify)
 app.command(epilog="\n\n".join(trust.REPORT_EXAMPLES))(trust.report)
+app.command(epilog="\n\n".join(trust.CARD_EXAMPLES))(trust.card)
 
 
 @demo_app.command("list", epilog=_DEMO_EXAMPLE)

@@ -1,4 +1,4 @@
-"""The commands that say what a dataset is worth: `check`, `verify` and `report`."""
+"""The commands that say what a dataset is worth: `check`, `verify`, `report` and `card`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ REPORT_EXAMPLES = (
     "minari-stitch report demo/hopper/medium-replay-stitched-v0 demo/hopper/medium-replay-ser-v0 --output both.html",
     "[dim]One HTML page that needs no network: is the dataset valid, true, new, useful; what it looks like; where it "
     "comes from. Robots are drawn where there is OpenGL (libegl1 or libosmesa6).[/]",
+)
+CARD_EXAMPLES = (
+    "[bold]Examples[/]",
+    "minari-stitch card demo/hopper/medium-replay-stitched-v0",
+    "[dim]Datasets that this package writes have a card from the start, and verify renews it. `minari upload` pushes "
+    "it with the data.[/]",
 )
 
 
@@ -157,6 +163,25 @@ def report(
                 out.print(f"  [{_VERDICTS[verdict]}]{section:<7}{verdict:<8}[/]", end="")
                 out.print(why, markup=False, highlight=False, soft_wrap=True)
         out.print(f"Written to {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def card(
+    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A local dataset.")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a README.md of somebody else.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write the card of a dataset: a README.md in its folder, in the form of Hugging Face."""
+    with errors(verbose):
+        from minari_stitch.inspect import card
+        from minari_stitch.progress import Bars
+
+        with Bars(err) as progress:
+            path = card(dataset_id, force=force, progress=progress)
+        if as_json:
+            print(json.dumps({"dataset_id": dataset_id, "path": str(path), "text": path.read_text(encoding="utf-8")}))
+        else:
+            out.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 
 _VERDICTS = {"good": "green", "fair": "yellow", "bad": "red", "unknown": "dim"}

@@ -6,7 +6,7 @@
     dataset = made.load()
 
 Datasets:  `augment`, `filter`, `mix`, `import_d4rl`, `import_ogbench`, `export_ogbench`, `read`
-Trust:     `check`, `verify`, `report`
+Trust:     `check`, `verify`, `report`, `card`
 Methods:   `DiffStitch`, `SynthER`, `TATU`, `Resample`, `Real`, and `Transform`, `Sample`, `settings` for your own
 Settings:  `ModelConfig`, `DiffusionConfig`, `StitchConfig`, `QualifyConfig`, `FitConfig`, `NoiseConfig`, `JudgeConfig`
 Results:   `Augmented`, `Mixed`, `Imported`, `ImportedOGBench`, `Exported`
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from minari_stitch.edit import filter
     from minari_stitch.errors import StitchError
     from minari_stitch.exchange import export_ogbench, import_ogbench
-    from minari_stitch.inspect import check, report, verify
+    from minari_stitch.inspect import card, check, report, verify
     from minari_stitch.learn.judging import JudgeConfig
     from minari_stitch.learn.loop import FitConfig
     from minari_stitch.pipeline import Augmented
@@ -53,6 +53,7 @@ __all__ = [
     "check",
     "verify",
     "report",
+    "card",
     "DiffStitch",
     "SynthER",
     "TATU",
@@ -89,7 +90,7 @@ _HOMES = {
     "edit": ("filter",),
     "errors": ("StitchError",),
     "exchange": ("export_ogbench", "import_ogbench"),
-    "inspect": ("check", "report", "verify"),
+    "inspect": ("card", "check", "report", "verify"),
     "learn.judging": ("JudgeConfig",),
     "learn.loop": ("FitConfig",),
     "pipeline": ("Augmented",),

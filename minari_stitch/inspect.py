@@ -1,4 +1,4 @@
-"""What a script calls to know a dataset: is it sound, is it true, and a page about it."""
+"""What a script calls to know a dataset: is it sound, is it true, a page about it, and its card."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minari_stitch.again import again
 from minari_stitch.api import AnyDataset, Reporting, read, reports
 from minari_stitch.config import checked
 from minari_stitch.data import minari_io
+from minari_stitch.data.card import CARD, FIGURES_KEY, Tally, write_card
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.minari_io import MinariDataset
 from minari_stitch.data.provenance import ORACLE_KEY, RECORD_KEY
 from minari_stitch.data.written import Written
-from minari_stitch.errors import InvalidDataError
+from minari_stitch.errors import ConfigError, InvalidDataError
 from minari_stitch.pool import Pool
 from minari_stitch.progress import Progress
 from minari_stitch.quality import check as checking
@@ -205,6 +207,53 @@ def report(
                 )
             )
         return Page(reports=found)
+
+
+@checked
+def card(dataset: AnyDataset, *, force: bool = False, progress: Reporting = None) -> Path:
+    """Write the card of a local dataset: a README.md in its folder, with the data that `minari upload` pushes.
+
+    Whatever this package writes has one from the start; this is for older datasets and others'.
+
+    Args:
+        dataset: Minari dataset id, or an open `minari.MinariDataset`.
+        force: Replace a README.md that somebody else wrote.
+        progress: See `augment`.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: There is a README.md of somebody else.
+        StitchError: The dataset cannot be read or written.
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> ms.card("toy/walk-v0", progress=False).name
+        'README.md'
+    """
+    with reports(progress) as report:
+        opened = _opened(dataset, False, report)
+        folder, metadata = opened.storage.data_path.parent, minari_io.metadata(opened)
+        missing: dict[str, Any] = {}
+        if FIGURES_KEY not in metadata:
+            tally, total = Tally(), len(opened.episode_indices)
+            for number, raw in enumerate(minari_io.stored_episodes(opened), start=1):
+                tally.add(raw)
+                if report and (number % 100 == 0 or number == total):
+                    report("read", number, total)
+            missing[FIGURES_KEY] = tally.figures()
+        record = metadata.get(RECORD_KEY)
+        if record and "command" not in record and "filtered_from" not in record:
+            missing[RECORD_KEY] = record | {"command": again(record)}
+        if force:
+            (folder / CARD).unlink(missing_ok=True)
+        if missing:
+            minari_io.annotate(opened.id, missing)
+        path = write_card(folder)
+    if path is None:
+        raise ConfigError(f"{folder / CARD} was written by somebody else: move it away, or use force to replace it")
+    return path
 
 
 def _opened(dataset: Any, download: bool, report: Any) -> MinariDataset:

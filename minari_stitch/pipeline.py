@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from minari_stitch.again import again, filtering
 from minari_stitch.config import to_dict
 from minari_stitch.data import minari_io
 from minari_stitch.data.ids import datasets_path, id_of
 from minari_stitch.data.minari_io import Dataset
-from minari_stitch.data.provenance import RECORD_KEY, original
+from minari_stitch.data.provenance import ORACLE_KEY, RECORD_KEY, original
 from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError, InvalidDataError, LowAcceptanceError
 from minari_stitch.run import Run
@@ -93,6 +94,7 @@ def augment(
         "n_episodes": sample.n_episodes,
         "n_synthetic": sample.n_steps if sample.n_synthetic is None else sample.n_synthetic,
     }
+    record["command"] = again(record)
     parts = _counted(sample, transform.name)
     total = sample.n_episodes
     if include_original:
@@ -200,6 +202,7 @@ def refilter(
         "n_synthetic": int(episodes.infos["synthetic"][episodes.step_state].sum()),
     }
     record |= {"filtered_from": dataset_id, **made}
+    record["command"] = [*record.get("command", []), *filtering(dataset_id, delta, confirmed is not None)]
     if asked:
         record["config"] = record["config"] | {"qualify": qualify | {"delta": delta}}
     if confirmed is not None:
@@ -253,7 +256,8 @@ def _write(
         f"{record['n_episodes']:,} episodes made from {record['source']} by {record['method']}{threshold}; "
         f"seed {record['seed']}, minari-stitch {record['version']}. Every step says in infos whether it is synthetic."
     )
-    metadata = dict(dataset.metadata) | {
+    kept = {key: value for key, value in dataset.metadata.items() if key != ORACLE_KEY}  # it spoke of the other one
+    metadata = kept | {
         "description": description,
         "algorithm_name": record["method"],
         RECORD_KEY: record,

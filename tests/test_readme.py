@@ -184,7 +184,7 @@ def options(name):
 
 def test_what_is_mentioned_in_the_text_exists():
     inline = re.findall(r"`([^`\n]+)`", _FENCE.sub("", README))
-    commands = ("augment", "filter", "show", "render", "import-d4rl", "mix", "check", "verify", "report")
+    commands = ("augment", "filter", "show", "render", "import-d4rl", "mix", "check", "verify", "report", "card")
     commands += ("import-ogbench", "export-ogbench")
     known = {option for name in commands for option in options(name)}
     for code in inline:

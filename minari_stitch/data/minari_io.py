@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -17,6 +18,7 @@ from minari.dataset.minari_storage import MinariStorage
 from minari.storage.remotes import DEFAULT_REMOTE, get_cloud_storage
 
 from minari_stitch.data import hdf5
+from minari_stitch.data.card import FIGURES_KEY, Tally, write_card
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.ids import check_output_id, datasets_path, exists, next_id, parse_id
@@ -46,7 +48,7 @@ _BATCH = 500  # episodes for each opening of the HDF5 file: one is twice as slow
 _PATIENCE = 8.0  # seconds for a remote's first answer; offline, Minari's default one retries for 23
 _STRUCTURE = {  # what describes the stored arrays, and so never travels to another dataset
     *("dataset_id", "total_episodes", "total_steps", "dataset_size", "data_format", "jpeg_encoding"),
-    *("observation_space", "action_space", "env_spec", "minari_version", "combined_datasets"),
+    *("observation_space", "action_space", "env_spec", "minari_version", "combined_datasets", FIGURES_KEY),
 }
 _EPISODE_STRUCTURE = {"id", "total_steps", "options"}
 
@@ -178,20 +180,22 @@ def write(
             folder.mkdir()
             storage = MinariStorage.new(folder / "data", observation_space, action_space, env_spec)
             storage.update_metadata(stored)
-        written, steps, remaining = 0, 0, iter(parts)
+        written, steps, remaining, tally = 0, 0, iter(parts), Tally()
         while batch := [
             stored_form(part, episode=number, **flat) for number, part in enumerate(islice(remaining, _BATCH), written)
         ]:
             with storage_errors(root):
                 hdf5.append(storage.data_path / hdf5.FILE, batch)
             written, steps = written + len(batch), steps + sum(len(episode["rewards"]) for episode in batch)
+            collections.deque(map(tally.add, batch), maxlen=0)
             if progress:
                 progress(written)
         if not written:
             raise InvalidDataError(f"There is no episode to write to {dataset_id!r}.")
         with storage_errors(root):
             totals = {"total_episodes": written, "total_steps": steps, "dataset_size": storage.get_size()}
-            storage.update_metadata(totals)
+            storage.update_metadata(totals | {FIGURES_KEY: tally.figures()})
+            write_card(folder)
         return publish(folder, dataset_id, automatic=automatic)
 
 
@@ -228,6 +232,7 @@ def annotate(dataset_id: str, values: Mapping[str, Any]) -> None:
     stored = plain_metadata(values)
     with storage_errors(folder):
         _open(dataset_id, folder).storage.update_metadata(stored)
+        write_card(folder, renew=True)
 
 
 def local_ids() -> list[str]:

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import jinja2
 import numpy as np
 
+from minari_stitch.again import again
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.mix import MIX_KEY
 from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.data.storage import storage_errors
 from minari_stitch.quality import plots
-from minari_stitch.quality.again import again
 from minari_stitch.quality.check import Checked
 from minari_stitch.quality.measures import Measured, learners, novelty, usefulness
 from minari_stitch.quality.plots import BAD, MADE, MUTED, REAL, Picture
@@ -298,7 +298,11 @@ def _provenance(dataset: Dataset) -> dict[str, Any]:
     if record:
         names = ("method", "source", "source_fingerprint", "seed", "version", "device", "precision", "threads")
         found |= {name: record.get(name) for name in (*names, "filtered_from", "verified") if name in record}
-        found |= {"command": again(record), "config": record["config"], "outcomes": record["report"]}
+        found |= {
+            "command": record.get("command") or ([] if "filtered_from" in record else again(record)),
+            "config": record["config"],
+            "outcomes": record["report"],
+        }
     elif MIX_KEY in metadata:
         found["sources"] = [row["dataset_id"] for row in metadata[MIX_KEY]["sources"]]
     return found

@@ -8,10 +8,10 @@ import pytest
 import toy
 
 import minari_stitch as ms
+from minari_stitch.again import again, filtering
 from minari_stitch.data import minari_io
 from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.quality import plots
-from minari_stitch.quality.again import again
 from minari_stitch.quality.measures import correlations, learners, marginals, novelty, usefulness
 from minari_stitch.quality.verify import unit
 
@@ -96,7 +96,7 @@ def test_the_command_makes_the_dataset_again(page, stitched):
     assert first == second
     record = minari_io.read(toy.STITCHED).metadata[RECORD_KEY]
     assert again({**record, "method": "lost"}) == []
-    assert again({**record, "filtered_from": "a/b-v0"})[1] == "minari-stitch filter a/b-v0 --delta 8"
+    assert filtering("a/b-v0", 0.5, True) == ["minari-stitch filter a/b-v0 --delta 0.5 --verified"]
 
 
 def test_two_reports_stand_beside_each_other_and_faults_show(stitched):

@@ -1,4 +1,4 @@
-"""The command that makes a dataset again, from its record."""
+"""The commands that make a dataset again, from its record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from minari_stitch.transform import Size
 
 
 def again(record: Mapping[str, Any]) -> list[str]:
-    """Command lines, in order; empty where the method or its settings are those of another version.
+    """The command line; nothing where the method is not installed, or its settings are those of another version.
 
     Args:
         record: What `augment` keeps in a dataset's metadata.
@@ -35,15 +35,16 @@ def again(record: Mapping[str, Any]) -> list[str]:
     words = ["minari-stitch", "augment", record["source"]]
     words += ["--method", name] if name != "diffstitch" else []
     words += ["--preset", size, "--seed", str(record["seed"])]
-    if "filtered_from" not in record:
-        synthetic = getattr(transform, "form", None) == "bridge"
-        words += ["--steps", str(record["n_synthetic" if synthetic and "n_synthetic" in record else "n_steps"])]
+    synthetic = getattr(transform, "form", None) in ("bridge", "transitions") and "n_synthetic" in record
+    words += ["--steps", str(record["n_synthetic" if synthetic else "n_steps"])]
     words += [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
     words += ["--include-original"] if record.get("include_original") else []
     words += ["--device", record["device"], "--threads", str(record["threads"])]
-    lines = [shlex.join(words)]
-    if origin := record.get("filtered_from"):
-        delta = record["config"].get("qualify", {}).get("delta")
-        how = ["--verified"] if "verified" in record else ["--delta", f"{delta:g}"]
-        lines.append(shlex.join(["minari-stitch", "filter", origin, *how]))
-    return lines
+    return [shlex.join(words)]
+
+
+def filtering(dataset_id: str, delta: float | None, verified: bool) -> list[str]:
+    """The command line that keeps a part of a dataset."""
+    words = ["minari-stitch", "filter", dataset_id]
+    words += ["--delta", f"{delta:g}"] if delta is not None else []
+    return [shlex.join([*words, "--verified"] if verified else words)]
