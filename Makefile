@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo/hopper/medium-replay-v0
 
-.PHONY: all demo test slow lint clients peers picture architecture
+.PHONY: all demo test slow lint clients peers ogbench picture architecture
 
 all: $(VENV)/.installed
 
@@ -33,6 +33,10 @@ clients: all ## What other libraries make of a written dataset, each in an envir
 
 peers: all ## d3rlpy's learners beside ours, in an environment of its own.
 	sh benchmarks/peers.sh
+
+ogbench: all ## Learners for goals on OGBench's medium point maze, made anew; more by OPTIONS.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,ogbench]'
+	$(BIN)/python benchmarks/ogbench/run.py $(OPTIONS)
 
 picture: all ## The README's picture, from the demo's dataset.
 	$(BIN)/python docs/picture.py

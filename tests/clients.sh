@@ -23,4 +23,5 @@ check() { # name, test, packages...
 check d3rlpy d3rlpy d3rlpy==2.8.1
 # TorchRL 0.11.0 to 0.14.1 reads zeros from every Minari dataset: it fills its copy, then makes an empty one.
 check torchrl torchrl torchrl==0.10.1 tensordict==0.10.0
-check ogbench ogbench ogbench==1.2.2 mujoco==4.0.0 gymnasium==1.4.0
+check ogbench ogbench ".[test]" ogbench==1.2.2 mujoco==4.0.0 gymnasium==1.4.0
+"$envs/ogbench/bin/python" -m pytest -q -c /dev/null --rootdir . -k "real or own" tests/bench/test_ogbench.py
