@@ -31,7 +31,8 @@ STAY = 30
 """Steps that an episode goes on once its goal is reached."""
 _GAIN, _DAMPING = 10.0, 1.0
 _NEAR = 0.15  # m from a waypoint at which the next one is headed for
-_MARGIN = 0.3  # m from the middle of a cell within which destinations are drawn; walls begin at 0.5
+_MARGIN = 0.2  # m from walls within which no destination is drawn
+_RIM = 0.4  # cells from the gap
 _STITCH_CELLS, _STITCH_STEPS = 4, 200
 _NAMES = {"umaze": "UMaze", "medium": "Medium", "large": "Large"}
 _GAPS = {"split": 0.6, "split-near": 0.3, "split-meet": -1.0}
@@ -103,7 +104,16 @@ class MazeRecipe:
     def metadata(self) -> dict[str, Any]:
         """What a dataset says beside its description."""
         about = {"kind": self.kind, "noise": NOISE, **({"gap": self.gap} if self.kind == "split" else {})}
-        return {"algorithm_name": self.algorithm, "requirements": ["gymnasium-robotics"], "waypoints": about}
+        # Evaluated, an episode ends at its goal: its return is 1 or 0, and a score is the share that succeeds.
+        evaluated = dataclasses.replace(self.spec, kwargs=self.spec.kwargs | {"continuing_task": False})
+        return {
+            "algorithm_name": self.algorithm,
+            "requirements": ["gymnasium-robotics"],
+            "eval_env_spec": evaluated.to_json(),
+            "ref_min_score": 0.0,
+            "ref_max_score": 1.0,
+            "waypoints": about,
+        }
 
     @cached_property
     def _maze(self) -> Maze:
@@ -158,7 +168,7 @@ class _Split:
         self._start, self._goal = recipe.ends
         self._distance = maze.distances(self._goal)
         middle, half = self._distance[self._start] / 2, recipe.gap / 2
-        self._bounds = {"start": (middle + half, np.inf), "goal": (-np.inf, middle - half)}
+        self._bounds = {"start": middle + half, "goal": middle - half}
         # Of the cells on the side of the start, those that can be reached from there without crossing the gap.
         self._cells = {"goal": maze.cells, "start": self._reachable("start")}
 
@@ -166,26 +176,28 @@ class _Split:
         """None where the controller's noise carried it into the gap."""
         if actor == "start":
             options = {"reset_cell": np.array(self._start), "goal_cell": np.array(self._goal)}
-            part = _walk(env, self._maze, options, self._places(actor, 4, rng), rng, towards_goal=False)
+            part = _walk(env, self._maze, options, [self._place(actor, rng) for _ in range(4)], rng, towards_goal=False)
         else:
-            first, via = self._places(actor, 2, rng)
+            first, via = self._place(actor, rng), self._place(actor, rng)
             options = {"reset_cell": self._maze.cell(first), "goal_cell": np.array(self._goal)}
             part = _walk(env, self._maze, options, [via], rng, stay=STAY)
         return part if self._outside(actor, part["infos"]["qpos"]).all() else None
 
-    def _outside(self, actor: str, places: np.ndarray) -> np.ndarray:
-        low, high = self._bounds[actor]
+    def _outside(self, actor: str, places: np.ndarray, within: float = np.inf) -> np.ndarray:
+        """`(B,)` whether places are on one side of the gap, and no further than so many cells from it."""
         depth = self._maze.depth(places, self._distance)
-        return (depth > low) & (depth < high)
+        beyond = depth - self._bounds[actor] if actor == "start" else self._bounds[actor] - depth
+        return (beyond > 0) & (beyond < within)
 
-    def _places(self, actor: str, count: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """Random places on one side."""
-        found: list[np.ndarray] = []
-        while len(found) < count:
+    def _place(self, actor: str, rng: np.random.Generator) -> np.ndarray:
+        """A random place on one side, half of the time right at the gap: what leads there is what can be joined."""
+        within = _RIM if rng.random() < 0.5 else np.inf
+        while True:
             cell = self._cells[actor][rng.integers(len(self._cells[actor]))]
-            places = self._maze.centre(cell) + rng.uniform(-_MARGIN, _MARGIN, (8, 2))
-            found.extend(places[self._outside(actor, places)][:1])
-        return found
+            places = self._maze.centre(cell) + rng.uniform(-0.5, 0.5, (8, 2))
+            allowed = self._outside(actor, places, within) & ~self._maze.blocked(places, _MARGIN)
+            for place in places[allowed][:1]:
+                return place
 
     def _reachable(self, actor: str) -> list[Cell]:
         inside = {cell for cell in self._maze.cells if self._outside(actor, self._maze.centre([cell])).all()}

@@ -115,7 +115,9 @@ def test_it_is_an_ordinary_dataset_whose_environment_is_known():
     dataset = minari.load_dataset(name)
     env = dataset.recover_environment(eval_env=True)
     starts, goals = zip(*[(o["achieved_goal"], o["desired_goal"]) for o, _ in map(reset(env), range(5))], strict=True)
+    assert not env.spec.kwargs["continuing_task"]  # a return is success, and so is a score
     env.close()
+    assert (dataset.storage.metadata["ref_min_score"], dataset.storage.metadata["ref_max_score"]) == (0, 1)
     assert np.abs(np.array(starts) - [-1, 1]).max() <= 0.25 and np.abs(np.array(goals) - [-1, -1]).max() <= 0.25
     episode = dataset[0]
     assert set(episode.observations) == {"achieved_goal", "desired_goal", "observation"}
