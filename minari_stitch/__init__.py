@@ -5,7 +5,8 @@
     made = ms.augment("demo/hopper/medium-replay-v0", delta=2)
     dataset = made.load()
 
-Datasets:  `augment`, `filter`, `mix`, `import_d4rl`, `import_ogbench`, `export_ogbench`, `read`
+Datasets:  `augment`, `mix`, `import_d4rl`, `import_ogbench`, `export_ogbench`, `read`
+Parts:     `filter`, `trim`, `select`, and `scores`
 Trust:     `check`, `verify`, `report`, `card`
 Methods:   `DiffStitch`, `SynthER`, `TATU`, `Resample`, `Real`, and `Transform`, `Sample`, `settings` for your own
 Settings:  `ModelConfig`, `DiffusionConfig`, `StitchConfig`, `QualifyConfig`, `FitConfig`, `NoiseConfig`, `JudgeConfig`
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from minari_stitch.data.mix import Mixed
     from minari_stitch.diffstitch.config import DiffusionConfig, ModelConfig, QualifyConfig, StitchConfig
     from minari_stitch.diffstitch.transform import DiffStitch
-    from minari_stitch.edit import filter
+    from minari_stitch.edit import filter, scores, select, trim
     from minari_stitch.errors import StitchError
     from minari_stitch.exchange import export_ogbench, import_ogbench
     from minari_stitch.inspect import card, check, report, verify
@@ -46,6 +47,9 @@ __all__ = [
     "augment",
     "filter",
     "mix",
+    "trim",
+    "select",
+    "scores",
     "import_d4rl",
     "import_ogbench",
     "export_ogbench",
@@ -87,7 +91,7 @@ _HOMES = {
     "data.mix": ("Mixed",),
     "diffstitch.config": ("DiffusionConfig", "ModelConfig", "QualifyConfig", "StitchConfig"),
     "diffstitch.transform": ("DiffStitch",),
-    "edit": ("filter",),
+    "edit": ("filter", "scores", "select", "trim"),
     "errors": ("StitchError",),
     "exchange": ("export_ogbench", "import_ogbench"),
     "inspect": ("card", "check", "report", "verify"),

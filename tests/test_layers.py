@@ -20,7 +20,7 @@ LAYERS = [
     {"data.dataset", "data.publish"},
     {"data.goals", "data.minari_io"},
     {"data.written"},
-    {"data.d4rl_rows", "data.mix", "data.ogbench_rows"},
+    {"data.d4rl_rows", "data.mix", "data.parts", "data.ogbench_rows"},
     {"sim.behaviour", "sim.maze", "sim.ogbench_tasks"},
     {"sim.actors", "sim.tasks", "sim.waypoints"},
     {"sim.d4rl", "sim.demo", "sim.ogbench", "sim.poses"},

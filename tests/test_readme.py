@@ -184,11 +184,14 @@ def options(name):
 
 def test_what_is_mentioned_in_the_text_exists():
     inline = re.findall(r"`([^`\n]+)`", _FENCE.sub("", README))
-    commands = ("augment", "filter", "show", "render", "import-d4rl", "mix", "check", "verify", "report", "card")
-    commands += ("import-ogbench", "export-ogbench")
+    from typer.main import get_command
+
+    from minari_stitch.cli import app
+
+    commands = get_command(app).commands
     known = {option for name in commands for option in options(name)}
     for code in inline:
-        for option in re.findall(r"(?<!\S)--[a-z-]+", code):
+        for option in re.findall(r"(?<!\S)--[a-z][\w-]+", code):
             assert option in known, f"{code}: there is no {option}"
         if code.startswith("minari-stitch "):
             assert toy.invoke(*re.match(r"minari-stitch (demo list|[\w-]+)", code)[1].split(), "--help").exit_code == 0

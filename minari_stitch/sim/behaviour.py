@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from minari_stitch.errors import StitchError
+from minari_stitch.errors import InvalidDataError, StitchError
 
 Policy = Callable[[np.ndarray], np.ndarray]
 
@@ -102,6 +102,25 @@ def play_episode(env: gym.Env, policy: Policy, *, seed: int | None = None) -> di
         "terminations": terminations,
         "truncations": truncations,
     }
+
+
+def random_return(spec: EnvSpec | None, episodes: int, seed: int) -> float:
+    """Mean undiscounted return of episodes of uniform random actions.
+
+    Raises:
+        InvalidDataError: There is no environment, or it cannot be made here.
+    """
+    if spec is None:
+        raise InvalidDataError("the dataset names no environment to measure in: give low yourself")
+    try:
+        env = make_env(spec)
+    except Exception as error:  # each environment fails in its own way
+        raise InvalidDataError(f"{spec.id} cannot be made here ({error}), so nothing can be measured in it") from error
+    policy = uniform(env.action_space, np.random.default_rng(seed))
+    played = (play_episode(env, policy, seed=seed + number) for number in range(max(1, episodes)))
+    found = float(np.mean([part["rewards"].sum() for part in played]))
+    env.close()
+    return found
 
 
 def make_env(env: str | EnvSpec) -> gym.Env:
