@@ -24,6 +24,10 @@ from minari_stitch.learn.scales import Scales
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 
+_ARRAYS = "source-"
+_FORMAT = "sealed"
+"""Of the files that are kept: those of another one are not read."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -83,9 +87,17 @@ class Job:
         """
         bounds = FlatSpace(dataset.action_space, "action")
         limits = bounds.low.tolist(), bounds.high.tolist()
-        about = (version("minari-stitch"), transform.name, dataset.fingerprint, run.seed, run.device, run.precision)
+        about = (
+            version("minari-stitch"),
+            _FORMAT,
+            transform.name,
+            dataset.fingerprint,
+            run.seed,
+            run.device,
+            run.precision,
+        )
         identity = key(*about, *limits, *trained)
-        arrays = run.folder(f"source-{dataset.fingerprint}")
+        arrays = run.folder(f"{_ARRAYS}{dataset.fingerprint}")
         dataset.episodes.save(arrays)
         return cls(
             transform=transform,
@@ -108,7 +120,7 @@ class Job:
     @cached_property
     def episodes(self) -> Episodes:
         """The source's arrays, mapped into memory."""
-        return Episodes.load(self.arrays)
+        return Episodes.load(self.arrays, self.arrays.name.removeprefix(_ARRAYS))
 
     @cached_property
     def scales(self) -> Scales:

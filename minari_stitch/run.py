@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 import torch
 
+from minari_stitch.data.storage import sweep
 from minari_stitch.errors import ConfigError, StorageError
 from minari_stitch.pool import Pool
 from minari_stitch.progress import Progress
@@ -82,6 +83,7 @@ class Run:
         path = self.directory / name
         try:
             path.mkdir(parents=True, exist_ok=True)
+            sweep(path)
         except OSError as error:
             raise StorageError(f"cannot write the run directory {path}: {error.strerror}; name another one") from error
         return path

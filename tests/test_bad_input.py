@@ -56,6 +56,8 @@ def test_an_unknown_id_offline(refused, option):
         ("../toy/walk-v0", ["'../toy/walk-v0'", "namespace/name-v0"]),
         ("", ["''", "namespace/name-v0"]),
         ("demo/hopper/medium", ["demo/hopper/medium"]),
+        (f"toy/{'a' * 300}-v0", ["too long", "at most 200"]),
+        ("toy/" + "a/" * 400 + "walk-v0", ["too long", "at most 200"]),
     ],
 )
 def test_a_malformed_id(refused, dataset_id, says):
@@ -278,14 +280,15 @@ def test_a_disk_that_fills_while_training(refused, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("spoil", [lambda data: data[:100], lambda data: data[:-700] + b"?" + data[-699:]])
 @pytest.mark.parametrize("what", ["models-*/dynamics.pt", "chunks-*/000000.npz"])
-def test_a_damaged_run_directory(refused, stitched, datasets_path, what):
-    """As after a power cut: the file is named, and made again once it is gone."""
+def test_a_damaged_run_directory(refused, stitched, datasets_path, what, spoil):
+    """As after a power cut, or with one byte changed: the file is named, and made again once it is gone."""
     (path,) = (datasets_path / ".stitch-runs").glob(f"*/{what}")
     if path.suffix == ".pt":  # which is read only to propose more
         for chunk in (datasets_path / ".stitch-runs").glob("*/chunks-*/*"):
             chunk.unlink()
-    path.write_bytes(path.read_bytes()[:100])
+    path.write_bytes(spoil(path.read_bytes()))
     words = toy.tiny(toy.ID, "--delta", toy.DELTA)
     refused(*words, says=["StorageError", re.escape(str(path)), "Remove it and run the same again"])
     path.unlink()

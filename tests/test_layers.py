@@ -13,7 +13,8 @@ CLI = ROOT / "cli"
 # From the bottom up; modules of one line do not import each other.
 LAYERS = [
     {"errors", "policies", "progress", "baselines", "data", "diffstitch", "draw", "learn", "quality", "sim"},
-    {"config", "data.ids", "data.storage", "pool"},
+    {"config", "data.ids", "data.locks", "pool"},
+    {"data.storage"},
     {"data.episodes", "data.hdf5", "data.spaces"},
     {"data.validation", "data.provenance"},
     {"data.card"},

@@ -13,6 +13,7 @@ import pytest
 import toy
 
 from minari_stitch.data import minari_io
+from minari_stitch.data.locks import held
 
 STEPS = 1500
 WORDS = ("--delta", toy.DELTA, "--steps", STEPS, "--set", "stitch.chunk=4", "--json")
@@ -156,15 +157,19 @@ def test_interrupted_from_the_keyboard(uninterrupted, datasets_path):
     assert_same(uninterrupted)
 
 
-def test_what_is_left_of_an_old_kill_is_removed(stitched, datasets_path):
+def test_what_a_killed_run_left_is_removed_and_what_another_is_writing_is_not(stitched, datasets_path):
     old, new = (datasets_path / f".minari-stitch-{name}" for name in ("old", "new"))
     for folder in (old, new):
         (folder / "dataset").mkdir(parents=True)
-    two_days_ago = time.time() - 2 * 24 * 3600
-    for path in (old / "dataset", old):
-        os.utime(path, (two_days_ago, two_days_ago))
-    toy.augment("--steps", 1)
+    (chunks,) = (datasets_path / ".stitch-runs").glob("*/chunks-*")
+    torn, writing = (chunks / f".00000{number}.1.aside.npz" for number in (1, 2))
+    torn.touch(), writing.touch()
+    with held(new), held(writing):
+        toy.augment("--steps", 1)
     assert not old.exists() and new.exists()
+    assert not torn.exists() and writing.exists()
+    toy.augment("--steps", 2)
+    assert not new.exists() and not writing.exists()
 
 
 @linux

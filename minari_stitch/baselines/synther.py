@@ -24,7 +24,7 @@ from minari_stitch.baselines.rollouts import End, Rollouts
 from minari_stitch.config import Count, Share, settings
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
-from minari_stitch.data.storage import reading
+from minari_stitch.data.storage import load_sealed, reading
 from minari_stitch.learn.judging import JudgeConfig
 from minari_stitch.learn.loop import FitConfig, save_atomically
 from minari_stitch.learn.nets import MLP, initialise
@@ -199,7 +199,7 @@ class SynthERJob(JudgedJob):
         # Axes are unique only up to their signs: what samples must use those that the denoiser was trained with.
         if path.exists():
             with reading(path):
-                rows.maps = torch.load(path, weights_only=True)
+                rows.maps = torch.load(load_sealed(path), weights_only=True)
         else:
             save_atomically(rows.maps, path)
         return rows

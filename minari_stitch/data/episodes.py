@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minari_stitch.data.storage import replacing
+from minari_stitch.data.storage import reading, replacing
 
 _STEP_FIELDS = ("actions", "rewards", "terminations", "truncations")
 
@@ -169,10 +169,18 @@ class Episodes:
                 np.save(aside, getattr(self, name))
 
     @classmethod
-    def load(cls, folder: Path) -> Episodes:
-        """Map what `save` wrote into memory."""
+    def load(cls, folder: Path, fingerprint: str | None = None) -> Episodes:
+        """Map what `save` wrote into memory.
+
+        Raises:
+            StorageError: It cannot be read, or has another fingerprint.
+        """
         names = ("observations", "offsets", *_STEP_FIELDS)
-        return cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names})
+        with reading(folder):
+            loaded = cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names})
+            if fingerprint not in (None, loaded.fingerprint()):
+                raise ValueError("its digest is another")
+        return loaded
 
     def fingerprint(self) -> str:
         """Hex digest of every array: two datasets with the same steps share it."""

@@ -11,6 +11,7 @@ from minari_stitch.errors import DatasetIdError
 
 # Minari's own pattern, but with the version required and no empty namespace levels.
 _ID = re.compile(r"(?:(?P<namespace>[-\w](?:/?[-\w])*[-\w])/)?(?P<name>[-\w]+?)-v\d+")
+_LONGEST = 200  # bytes; a file system takes 255, and suffixes follow
 
 
 def parse_id(dataset_id: str) -> tuple[str | None, str]:
@@ -19,6 +20,12 @@ def parse_id(dataset_id: str) -> tuple[str | None, str]:
     Raises:
         DatasetIdError: The id is malformed, or has no version.
     """
+    longest = max(dataset_id.split("/"), key=len)
+    if len(longest.encode()) > _LONGEST or len(dataset_id.encode()) > 3 * _LONGEST:
+        raise DatasetIdError(
+            f"Dataset id {dataset_id[:60]!r}... is too long: use at most {_LONGEST} bytes for a name, and for a "
+            "namespace."
+        )
     if match := _ID.fullmatch(dataset_id):
         return match["namespace"], match["name"]
     if _ID.fullmatch(f"{dataset_id}-v0"):

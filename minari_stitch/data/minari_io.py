@@ -304,8 +304,8 @@ def stored_episodes(source: MinariDataset, *, extras: bool = True) -> Iterator[d
 
 def _unreadable(dataset_id: str, path: Path, error: Exception) -> StorageError:
     return StorageError(
-        f"Dataset {dataset_id!r} in {path} cannot be read ({_cause(error)}). If it is damaged, make it again, or fetch "
-        f"it with `minari download --force {dataset_id}`."
+        f"Dataset {dataset_id!r} in {path} cannot be read ({_cause(error)}). If it was made here, delete it with "
+        f"`minari delete {dataset_id}` and make it again; else fetch it with `minari download --force {dataset_id}`."
     )
 
 

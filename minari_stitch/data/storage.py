@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 
+from minari_stitch.data.locks import abandoned, held
 from minari_stitch.errors import InvalidDataError, StorageError
 
 T = TypeVar("T")
 
 _PREFIX = ".minari-stitch-"
-_STALE = 24 * 3600
+_ASIDE = ".aside"
+_DIGEST = hashlib.sha256().digest_size
 _LONGEST = 1000  # HDF5 keeps 64 KB for the attributes of an episode
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -55,19 +58,29 @@ def storage_errors(path: Path, *, only_full: bool = False) -> Iterator[None]:
 def staging(root: Path) -> Iterator[Path]:
     """A hidden folder inside `root`, on the same file system, removed at the end whatever happens.
 
-    What killed processes left there more than a day ago is removed as well.
+    What killed processes left there is removed as well.
     """
     with storage_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        for stale in root.glob(f"{_PREFIX}*"):
-            with suppress(OSError):  # another process may be removing it too
-                if max(path.stat().st_mtime for path in (stale, *stale.rglob("*"))) < time.time() - _STALE:
+    with ExitStack() as mine:
+        with storage_errors(root), held(root):  # so that nobody takes what is being made for what is left
+            for stale in root.glob(f"{_PREFIX}*"):
+                if abandoned(stale):
                     shutil.rmtree(stale, ignore_errors=True)
-        hidden = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-    try:
-        yield hidden
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+            hidden = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+            mine.enter_context(held(hidden))
+        try:
+            yield hidden
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder with `replacing`."""
+    with held(folder):
+        for stale in folder.glob(f".*{_ASIDE}*"):
+            if abandoned(stale):
+                stale.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -77,10 +90,14 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: It cannot be written.
     """
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    aside = path.with_name(f".{path.stem}.{os.getpid()}{_ASIDE}{path.suffix}")
     try:
-        yield aside
-        os.replace(aside, path)
+        with ExitStack() as mine:
+            with held(path.parent):
+                aside.touch()
+                mine.enter_context(held(aside))
+            yield aside
+            os.replace(aside, path)
     except OSError as error:
         raise StorageError(
             f"Cannot write {path} ({error.strerror or error}). Free some space there, or name another run directory."
@@ -102,6 +119,34 @@ def reading(path: Path) -> Iterator[None]:
         raise StorageError(
             f"{path} cannot be read ({type(error).__name__}). Remove it and run the same again: it is made anew."
         ) from error
+
+
+def save_sealed(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file aside and rename it; at its end stands the digest of what `write` puts into it.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    with replacing(path) as aside:
+        buffer = io.BytesIO()  # not straight to the disk: what torch says of a full one does not name it
+        write(buffer)
+        digest = hashlib.sha256(buffer.getbuffer()).digest()
+        buffer.seek(0, io.SEEK_END)
+        buffer.write(digest)
+        aside.write_bytes(buffer.getbuffer())
+
+
+def load_sealed(path: Path) -> io.BytesIO:
+    """What `save_sealed` wrote, with every bit as it was.
+
+    Raises:
+        ValueError: Some are not.
+    """
+    content = path.read_bytes()
+    body = memoryview(content)[:-_DIGEST]
+    if hashlib.sha256(body).digest() != content[-_DIGEST:]:
+        raise ValueError("its digest is another")
+    return io.BytesIO(body)
 
 
 def check_room(path: Path, size: int) -> None:
@@ -127,14 +172,13 @@ class Arrays:
     """Base of dataclasses whose fields are arrays with one row for each item."""
 
     def save(self, path: Path) -> None:
-        """Write aside and rename."""
-        with replacing(path) as aside:
-            np.savez(aside, **vars(self))
+        """Write aside, with a digest, and rename."""
+        save_sealed(path, lambda file: np.savez(file, **vars(self)))
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote."""
-        with reading(path), path.open("rb") as file, np.load(file) as arrays:
+        with reading(path), np.load(load_sealed(path)) as arrays:
             return cls(**arrays)
 
     @classmethod

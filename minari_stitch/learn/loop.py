@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from minari_stitch.config import Count, Decay, Positive, settings
-from minari_stitch.data.storage import reading, replacing
+from minari_stitch.data.storage import load_sealed, reading, save_sealed
 from minari_stitch.errors import TrainingError
 from minari_stitch.progress import Progress
 
@@ -111,7 +110,7 @@ def train(
     parts = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
     if checkpoint is not None and checkpoint.exists():
         with reading(checkpoint):
-            saved = torch.load(checkpoint, map_location=running.device, weights_only=True)
+            saved = torch.load(load_sealed(checkpoint), map_location=running.device, weights_only=True)
             for name, part in parts.items():
                 part.load_state_dict(saved[name])
             generator.set_state(saved["generator"].cpu())
@@ -163,11 +162,8 @@ def train(
 
 
 def save_atomically(value: Any, path: Path) -> None:
-    """`torch.save` aside and rename, so that a killed process leaves the old file or the new one."""
-    buffer = io.BytesIO()
-    torch.save(value, buffer)  # not straight to the disk: what torch says of a full one does not name it
-    with replacing(path) as aside:
-        aside.write_bytes(buffer.getbuffer())
+    """`torch.save` aside, with a digest, and rename: a killed process leaves the old file or the new one."""
+    save_sealed(path, lambda file: torch.save(value, file))
 
 
 def _rate(config: FitConfig, step: int) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minari_stitch.data.episodes import Episodes
-from minari_stitch.data.storage import reading
+from minari_stitch.data.storage import load_sealed, reading
 from minari_stitch.errors import NothingToStitchError
 from minari_stitch.learn.loop import FitConfig, FitResult, save_atomically, train
 from minari_stitch.learn.scales import Scales
@@ -130,7 +130,7 @@ def load_weights(net: nn.Module, path: Path, device: torch.device | str) -> Any:
         StorageError: The file cannot be read.
     """
     with reading(path):
-        net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["weights"])
+        net.load_state_dict(torch.load(load_sealed(path), weights_only=True, map_location="cpu")["weights"])
     return net.to(device).eval().requires_grad_(False)
 
 
