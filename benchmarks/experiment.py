@@ -130,9 +130,7 @@ def with_target(config: Any, table: data.LearnerData) -> Any:
 def evaluator_of(module: Any, config: Any, table: data.LearnerData) -> Evaluator | TaskEvaluator:
     """What plays a learner's policies in the environment of its data, on their device."""
     if for_goals(module):
-        return TaskEvaluator(
-            dataset=table.source, mean=table.mean.cpu().numpy(), std=table.std.cpu().numpy(), device=table.device
-        )
+        return TaskEvaluator(dataset=table.source, device=table.device)
     return Evaluator(
         dataset=table.source,
         mean=table.mean.cpu().numpy(),

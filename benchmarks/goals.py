@@ -1,7 +1,8 @@
 """Hindsight: goals for transitions, drawn from the data as OGBench draws them.
 
 Shape letters: `K` runs, `B` batch, `S` state width. A goal is a state of the data in which a step is taken, named by
-the row of that step. States and goals are normalised as for all learners here, which OGBench's are not.
+the row of that step. States and goals are as the environment gives them, not normalised:
+OGBench's learners need to tell a maze's walls apart.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ class Hindsight:
         self._generators, self._kinds = generators, (value, actor)
         self._rows = data.mixture(ratios, generators, batch_size)
         self._random = [data.mixture(ratios, generators, batch_size) for _ in self._kinds]
-        self._table, self._sizes = data.table, data.sizes
+        self._sizes, self._table = data.sizes, data.table.clone()
+        for first in (0, data.sizes.states + data.sizes.actions + 1):
+            self._table[:, first : first + data.sizes.states].mul_(data.std).add_(data.mean)
         self._last = data.offsets[1:][data.step_episode] - 1  # (N,) row of the last step of each step's trajectory
 
     def draw(self, steps: int) -> Tensor:

@@ -60,8 +60,8 @@ def import_ogbench(
             return
         for made in (result, *([result.validation] if result.validation else [])):
             _print_imported(made)
-        if task:
-            out.print(f"\nNext:  minari-stitch augment {result.dataset_id} --delta 2", highlight=False, soft_wrap=True)
+        pairs = "" if task else " --pairs connect"  # where there are no rewards, there are no returns to raise
+        out.print(f"\nNext:  minari-stitch augment {result.dataset_id}{pairs}", highlight=False, soft_wrap=True)
 
 
 def export_ogbench(

@@ -17,6 +17,7 @@ import torch
 from benchmarks.evaluate import Policy, SimulatorError, environment_spec, starts
 from benchmarks.ogbench.generate import make
 from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import ConfigError
 
 
@@ -24,16 +25,14 @@ from minari_stitch.errors import ConfigError
 class TaskEvaluator:
     """Plays the tasks of a dataset's environment, which are built once and reset for every evaluation.
 
+    Policies read states and goals `(K, M, 2 S)` as the environment gives them.
+
     Attributes:
         dataset: Says which environment.
-        mean: `(S,)` subtracted from states and goals.
-        std: `(S,)` they are divided by.
         device: Of the tensors that the policy reads.
     """
 
     dataset: Dataset
-    mean: np.ndarray
-    std: np.ndarray
     device: str | torch.device = "cpu"
     _environments: list[Any] = field(default_factory=list, init=False, repr=False)
 
@@ -66,12 +65,13 @@ class TaskEvaluator:
         while len(self._environments) < np.prod(shape):
             self._environments.append(self._build())
         envs: Any = np.array(self._environments[: np.prod(shape)], object).reshape(shape)
-        inputs = np.empty((*shape, 2 * len(self.mean)), np.float32)
+        width = FlatSpace(self.dataset.observation_space).size
+        inputs = np.empty((*shape, 2 * width), np.float32)
         for k, seed in enumerate(seeds):
             for e, start in enumerate(starts(seed, episodes)):
                 with _numpy_seeded(start):
                     state, info = envs[k, e].reset(seed=start, options={"task_id": 1 + e // (episodes // self.tasks)})
-                inputs[k, e] = np.concatenate([self._normal(state), self._normal(info["goal"])])
+                inputs[k, e] = np.concatenate([state, info["goal"]])
         live, reached = np.ones(shape, bool), np.zeros(shape)
         for _ in range(self._limit):
             slots = np.argsort(~live, axis=1, kind="stable")[:, : live.sum(1).max()]  # (K, M), the live ones first
@@ -81,7 +81,7 @@ class TaskEvaluator:
             for k, m in np.argwhere(np.take_along_axis(live, slots, 1)):
                 e = slots[k, m]
                 state, _, terminated, truncated, info = envs[k, e].step(actions[k, m].clip(-1, 1))
-                inputs[k, e, : len(self.mean)] = self._normal(state)
+                inputs[k, e, :width] = state
                 reached[k, e] = info["success"]
                 live[k, e] = not (terminated or truncated)
             if not live.any():
@@ -93,9 +93,6 @@ class TaskEvaluator:
         for env in self._environments:
             env.close()
         self._environments = []
-
-    def _normal(self, state: np.ndarray) -> np.ndarray:
-        return (state - self.mean) / self.std
 
     def _build(self) -> Any:
         env: Any = make(self._id)
