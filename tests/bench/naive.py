@@ -81,7 +81,8 @@ def stitched_version(source_id, episodes, output_id="test/walk-stitched-v0", syn
         if 0 < number <= len(beyond):
             about["return_beyond"] = beyond[number - 1]
         parts.append({**part, "infos": {"synthetic": mask}, "metadata": about})
-    metadata = {"minari_stitch": {"source": source_id, "source_fingerprint": source.fingerprint, **record}}
+    made = {"method": "by hand", "config": {}, "seed": 0, "version": "0.1.0", "source": source_id}
+    metadata = {"minari_stitch": {**made, "source_fingerprint": source.fingerprint, **record}}
     minari_io.write(
         parts,
         dataset_id=output_id,
