@@ -14,7 +14,7 @@ from minari_stitch.sim.waypoints import MAZE_RECIPES, STAY
 ROUNDS = {"achieved": slice(0, 2), "desired": slice(2, 4), "state": slice(4, 8)}
 
 
-def rollout(name, n_steps=3000, **kwargs):
+def rollout(name, n_steps=2000, **kwargs):
     return demo.rollout(MAZE_RECIPES[f"demo/pointmaze/{name}-v0"], n_steps=n_steps, **{"workers": 1, **kwargs})
 
 
@@ -51,7 +51,7 @@ def test_the_simulator_repeats_every_step(made):
 def test_episodes_are_short_and_most_reach_their_goal(made):
     name, episodes = made
     limit = MAZE_RECIPES[f"demo/pointmaze/{name}-v0"].spec.max_episode_steps
-    assert episodes.n_steps == 3000 and not episodes.terminations.any() and episodes.lengths.max() <= limit
+    assert episodes.n_steps == 2000 and not episodes.terminations.any() and episodes.lengths.max() <= limit
     last = episodes.offsets[1:] - 1
     assert episodes.truncations[last].all() and episodes.truncations.sum() == len(episodes)
     assert np.abs(episodes.actions).max() <= 1 and episodes.actions.dtype == np.float32
@@ -65,7 +65,7 @@ def test_episodes_are_short_and_most_reach_their_goal(made):
 
 @pytest.mark.parametrize("name", ["umaze-split", "umaze-split-near", "large-split"])
 def test_nothing_enters_the_gap(name):
-    recipe, episodes = MAZE_RECIPES[f"demo/pointmaze/{name}-v0"], rollout(name, 6000)
+    recipe, episodes = MAZE_RECIPES[f"demo/pointmaze/{name}-v0"], rollout(name, 3000)
     maze = Maze(recipe.spec.kwargs["maze_map"])
     start, goal = recipe.ends
     distance = maze.distances(goal)
@@ -82,14 +82,14 @@ def test_nothing_enters_the_gap(name):
         assert part["rewards"].any() == (side == "goal") or number == len(episodes) - 1  # cut
         if side == "start":
             assert tuple(maze.cell(achieved[0])) == start
-    assert sides == {"start": 3000, "goal": 3000}
+    assert sides == {"start": 1500, "goal": 1500}
 
 
 def test_where_trajectories_meet_they_overlap():
-    recipe, episodes = MAZE_RECIPES["demo/pointmaze/umaze-split-meet-v0"], rollout("umaze-split-meet", 6000)
+    recipe, episodes = MAZE_RECIPES["demo/pointmaze/umaze-split-meet-v0"], rollout("umaze-split-meet", 3000)
     maze = Maze(recipe.spec.kwargs["maze_map"])
     depth = maze.depth(episodes.observations[:, :2], maze.distances(recipe.ends[1]))
-    half = episodes.state_offsets[int(np.searchsorted(episodes.offsets, 3000))]
+    half = episodes.state_offsets[int(np.searchsorted(episodes.offsets, 1500))]
     assert depth[:half].min() < 3 < depth[half:].max()
 
 
@@ -102,10 +102,10 @@ def test_goals_of_stitch_are_four_cells_away():
 
 
 def test_same_bytes_for_any_number_of_workers(monkeypatch):
-    monkeypatch.setattr(demo, "_CHUNK_STEPS", 300)
-    assert len({rollout("umaze-split", 900, workers=workers).fingerprint() for workers in (1, 2)}) == 1
-    others = [rollout("umaze-split", 900, **kwargs).fingerprint() for kwargs in ({"seed": 1}, {"first_chunk": 9})]
-    assert len({rollout("umaze-split", 900).fingerprint(), *others}) == 3
+    monkeypatch.setattr(demo, "_CHUNK_STEPS", 150)
+    assert len({rollout("umaze-split", 450, workers=workers).fingerprint() for workers in (1, 2)}) == 1
+    others = [rollout("umaze-split", 450, **kwargs).fingerprint() for kwargs in ({"seed": 1}, {"first_chunk": 9})]
+    assert len({rollout("umaze-split", 450).fingerprint(), *others}) == 3
 
 
 def test_it_is_an_ordinary_dataset_whose_environment_is_known():
