@@ -14,9 +14,10 @@ import typer
 from minari_stitch.registry import found
 
 from . import datasets, edit, exchange, trust, view
-from .common import Json, OutputId, Verbose, err, errors, out
+from .common import Json, OutputId, Verbose, err, errors, id_argument, out
 from .render import EPILOG as _RENDER_EXAMPLES
 from .render import render
+from .runs import runs_app
 
 app = typer.Typer(
     name="minari-stitch",
@@ -39,6 +40,7 @@ else:
 _DEMO_EXAMPLE = "[bold]Example[/]\n\n  minari-stitch demo list"
 demo_app = typer.Typer(help="Datasets that need no download.", no_args_is_help=True, epilog=_DEMO_EXAMPLE)
 app.add_typer(demo_app, name="demo")
+app.add_typer(runs_app, name="runs")
 
 
 def main() -> None:
@@ -75,7 +77,7 @@ _AUGMENT_EXAMPLES = (
 
 @app.command(epilog="\n\n".join(_AUGMENT_EXAMPLES))
 def augment(
-    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="Minari dataset id, or a demo/ id.")],
+    dataset_id: Annotated[str, id_argument(help="Minari dataset id, or a demo/ id.")],
     method: Annotated[
         Method, typer.Option(help="How: DiffStitch, a baseline, or a control without a model.")
     ] = "diffstitch",
@@ -207,7 +209,7 @@ def settings(
 
 @app.command(epilog="[bold]Example[/]\n\n  minari-stitch show demo/hopper/medium-replay-stitched-v0")
 def show(
-    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A dataset that augment wrote.")],
+    dataset_id: Annotated[str, id_argument(help="A dataset that augment wrote.")],
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -25,6 +25,29 @@ Workers = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="Processes; the result does not depend on it \\[default: one a core]."),
 ]
+
+
+def local_ids(incomplete: str) -> list[str]:
+    """Ids of local datasets that begin so: what a shell completes."""
+    from minari_stitch.data.ids import datasets_path, id_of
+
+    found = (id_of(folder.parent) for folder in datasets_path().glob("**/data"))
+    return sorted(dataset_id for dataset_id in found if dataset_id.startswith(incomplete) and dataset_id[0] != ".")
+
+
+def _well_formed(given: Any) -> Any:
+    """Refuse a malformed id before anything heavy is imported."""
+    from minari_stitch.data.ids import parse_id
+
+    with errors(verbose=False):
+        for dataset_id in [given] if isinstance(given, str) else given or ():
+            parse_id(dataset_id)
+    return given
+
+
+def id_argument(help: str) -> Any:  # noqa: A002 - as typer calls it
+    """An argument that is a dataset's id, or several: checked, and completed by the shell."""
+    return typer.Argument(metavar="ID", help=help, callback=_well_formed, autocompletion=local_ids)
 
 
 _OPTIONS = {name: f"--{name.replace('_', '-')}" for name in ("skip_invalid", "scores_of", "demo_steps")}

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from minari_stitch.progress import Bars
 
-from .common import Json, Verbose, err, errors, out
+from .common import Json, Verbose, err, errors, id_argument, out
 
 IMPORT_EXAMPLES = (
     "[bold]Examples[/]",
@@ -61,7 +61,7 @@ def import_d4rl(
 
 
 def mix(
-    dataset_ids: Annotated[list[str], typer.Argument(metavar="ID", help="Minari dataset ids, or demo/ ids.")],
+    dataset_ids: Annotated[list[str], id_argument(help="Minari dataset ids, or demo/ ids.")],
     output_id: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(

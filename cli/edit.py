@@ -13,7 +13,7 @@ import typer
 from minari_stitch.progress import Bars
 
 from . import view
-from .common import Json, OutputId, Verbose, Workers, err, errors, out
+from .common import Json, OutputId, Verbose, Workers, err, errors, id_argument, out
 
 if TYPE_CHECKING:
     from minari_stitch.data.written import Written
@@ -43,7 +43,7 @@ FILTER_EXAMPLES = (
 
 
 def filter(  # noqa: A001 - the command's name
-    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A dataset that augment wrote.")],
+    dataset_id: Annotated[str, id_argument(help="A dataset that augment wrote.")],
     delta: Annotated[Optional[float], typer.Option(help="The smaller threshold.")] = None,  # noqa: UP045
     verified: Annotated[
         bool, typer.Option("--verified", help="Keep what the simulator confirms at delta \\[default: the dataset's].")
@@ -79,7 +79,7 @@ def filter(  # noqa: A001 - the command's name
         view.print_next(out, result.dataset_id)
 
 
-AnyId = Annotated[str, typer.Argument(metavar="ID", help="Any Minari dataset, or a demo/ id.")]
+AnyId = Annotated[str, id_argument(help="Any Minari dataset, or a demo/ id.")]
 Within = Annotated[float, typer.Option(help="How near to its goal counts as reached.")]
 
 
@@ -148,7 +148,7 @@ def select(
 
 
 def scores(
-    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A local dataset.")],
+    dataset_id: Annotated[str, id_argument(help="A local dataset.")],
     low: Annotated[Optional[float], typer.Option(help="Return of random actions.")] = None,  # noqa: UP045
     high: Annotated[Optional[float], typer.Option(help="Return of an expert.")] = None,  # noqa: UP045
     d4rl: Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from .common import Json, Verbose, err, errors, out
+from .common import Json, Verbose, err, errors, id_argument, out
 
 if TYPE_CHECKING:
     from minari_stitch.sim.ogbench import ImportedOGBench
@@ -65,7 +65,7 @@ def import_ogbench(
 
 
 def export_ogbench(
-    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="Minari dataset id.")],
+    dataset_id: Annotated[str, id_argument(help="Minari dataset id.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file, ending in .npz.")],
     val: Annotated[
         Optional[str],  # noqa: UP045

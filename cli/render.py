@@ -9,7 +9,7 @@ import typer
 
 from minari_stitch.progress import Bars
 
-from .common import Verbose, err, errors, out
+from .common import Verbose, err, errors, id_argument, out
 
 EPILOG = "\n\n".join(
     (
@@ -23,7 +23,7 @@ EPILOG = "\n\n".join(
 
 
 def render(
-    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A dataset that augment wrote.")],
+    dataset_id: Annotated[str, id_argument(help="A dataset that augment wrote.")],
     episode: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Which stitched episode \\[default: one with a long bridge]."),

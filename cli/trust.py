@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from .common import Json, Verbose, Workers, err, errors, out
+from .common import Json, Verbose, Workers, err, errors, id_argument, out
 from .view import new_table
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ CARD_EXAMPLES = (
 
 
 def check(
-    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="Any Minari dataset.")],
+    dataset_id: Annotated[str, id_argument(help="Any Minari dataset.")],
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -68,7 +68,7 @@ def check(
 
 
 def verify(
-    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A dataset that augment wrote, or any other.")],
+    dataset_id: Annotated[str, id_argument(help="A dataset that augment wrote, or any other.")],
     delta: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(help="Threshold in standardised state space \\[default: the dataset's]."),
@@ -109,7 +109,7 @@ def verify(
 
 
 def report(
-    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A dataset that augment wrote, or any other.")],
+    dataset_id: Annotated[str, id_argument(help="A dataset that augment wrote, or any other.")],
     other_id: Annotated[
         Optional[str],  # noqa: UP045
         typer.Argument(metavar="[OTHER]", help="A second one, to compare."),
@@ -166,7 +166,7 @@ def report(
 
 
 def card(
-    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="A local dataset.")],
+    dataset_id: Annotated[str, id_argument(help="A local dataset.")],
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a README.md of somebody else.")] = False,
     as_json: Json = False,
     verbose: Verbose = False,

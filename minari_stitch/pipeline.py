@@ -14,7 +14,8 @@ import numpy as np
 from minari_stitch.again import again, filtering
 from minari_stitch.config import to_dict
 from minari_stitch.data import minari_io
-from minari_stitch.data.ids import datasets_path, id_of
+from minari_stitch.data.ids import id_of
+from minari_stitch.data.kept import runs_path
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.provenance import ORACLE_KEY, RECORD_KEY, original
 from minari_stitch.data.written import Written
@@ -45,7 +46,7 @@ class Augmented(Written):
 
 def default_run_directory(dataset: Dataset) -> Path:
     """Beside the datasets, hidden, one for each content."""
-    return datasets_path() / ".stitch-runs" / f"{dataset.dataset_id.replace('/', '-')}-{dataset.fingerprint}"
+    return runs_path() / f"{dataset.dataset_id.replace('/', '-')}-{dataset.fingerprint}"
 
 
 def augment(
