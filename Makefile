@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo/hopper/medium-replay-v0
 
-.PHONY: all demo test slow lint clients peers ogbench picture architecture
+.PHONY: docs all demo test slow lint clients peers ogbench picture architecture
 
 all: $(VENV)/.installed
 
@@ -37,6 +37,10 @@ peers: all ## d3rlpy's learners beside ours, in an environment of its own.
 ogbench: all ## Learners for goals on OGBench's medium point maze, made anew; more by OPTIONS.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,ogbench]'
 	$(BIN)/python benchmarks/ogbench/run.py $(OPTIONS)
+
+docs: all ## The documentation as a site in build/site; a warning is an error.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 picture: all ## The README's picture, from the demo's dataset.
 	$(BIN)/python docs/picture.py
