@@ -137,7 +137,7 @@ def _what(metadata: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, s
 
 def _how(record: Mapping[str, Any]) -> dict[str, str]:
     rows = {"method": record["method"], "source": f"`{record['source']}`, fingerprint {record['source_fingerprint']}"}
-    if delta := record["config"].get("qualify", {}).get("delta"):
+    if delta := record.get("config", {}).get("qualify", {}).get("delta"):
         rows["delta"] = f"{delta:g} (squared distance in standardised state space)"
     report = record.get("report") or {}
     if report.get("proposed"):
@@ -146,7 +146,9 @@ def _how(record: Mapping[str, Any]) -> dict[str, str]:
         rows["kept"] = (
             f"what {verified['simulator']} confirms: {verified['confirmed']:,} of {verified['of']:,} episodes"
         )
-    return rows | {"seed": str(record["seed"]), "minari-stitch": record["version"]}
+    # Whoever writes such a dataset by hand may know neither.
+    named = (("seed", "seed"), ("minari-stitch", "version"))
+    return rows | {title: str(record[name]) for title, name in named if name in record}
 
 
 def _commands(record: Mapping[str, Any]) -> list[str]:
