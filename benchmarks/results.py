@@ -8,7 +8,6 @@ concatenating them; where a cell was run twice, the last line of the last file c
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -20,12 +19,11 @@ from typing import Any
 
 import torch
 
-from minari_stitch.data.ids import datasets_path
 from minari_stitch.errors import StorageError
+from minari_stitch.quality.results import digest, identity  # noqa: F401 - which data a cell is of
 
 DEFAULT_FOLDER = Path(__file__).parent / "results"
 _PACKAGES = ("minari-stitch", "minari", "gymnasium", "mujoco", "torch", "numpy")
-_IDENTITY = ("ref_min_score", "ref_max_score", "dataset_id", "total_episodes", "total_steps", "demo", "minari_stitch")
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -118,28 +116,6 @@ class Results:
             raise StorageError(
                 f"cannot write results to {self._file}: {error.strerror}; name another folder with --results"
             ) from error
-
-
-def digest(value: Any) -> str:
-    """Short hash of plain values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def identity(dataset_id: str) -> str:
-    """Digest of what the metadata of a local dataset say about its content: totals, and how it was made.
-
-    Raises:
-        StorageError: Metadata cannot be read.
-    """
-    path = datasets_path() / dataset_id / "data" / "metadata.json"
-    try:
-        metadata = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise StorageError(
-            f"metadata of {dataset_id!r} cannot be read from {path} ({error}): download or make the dataset again"
-        ) from error
-    known = {name: metadata.get(name) for name in _IDENTITY}
-    return digest(known | ({"ogbench": metadata["ogbench"]} if "ogbench" in metadata else {}))
 
 
 def conditions(device: str | torch.device) -> dict[str, Any]:

@@ -237,15 +237,15 @@ def card(dataset: AnyDataset, *, force: bool = False, progress: Reporting = None
         folder, metadata = opened.storage.data_path.parent, minari_io.metadata(opened)
         missing: dict[str, Any] = {}
         if FIGURES_KEY not in metadata:
+            record = metadata.get(RECORD_KEY) or {}
             tally, total = Tally(), len(opened.episode_indices)
             for number, raw in enumerate(minari_io.stored_episodes(opened), start=1):
                 tally.add(raw)
                 if report and (number % 100 == 0 or number == total):
                     report("read", number, total)
-            missing[FIGURES_KEY] = tally.figures()
-        record = metadata.get(RECORD_KEY)
-        if record and "command" not in record and "filtered_from" not in record:
-            missing[RECORD_KEY] = record | {"command": again(record)}
+            # Beside the record, which says what the dataset is and must stay as it is.
+            command = again(record) if record and "filtered_from" not in record else []
+            missing[FIGURES_KEY] = tally.figures() | {"command": command}
         if force:
             (folder / CARD).unlink(missing_ok=True)
         if missing:

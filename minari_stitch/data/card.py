@@ -58,7 +58,7 @@ def card(metadata: Mapping[str, Any]) -> str:
     parts = [_front(metadata, record), _MARK, f"# {dataset_id}", metadata.get("description") or "A Minari dataset."]
     parts += ["## What it is", _table(_what(metadata, record))]
     if record:
-        parts += ["## How it was made", _table(_how(record)), *_commands(record)]
+        parts += ["## How it was made", _table(_how(record)), *_commands(record, metadata)]
     if oracle := metadata.get(ORACLE_KEY):
         parts += ["## Is it true", _truth(oracle)]
     parts += ["## How to load it", _loading(dataset_id, record)]
@@ -96,7 +96,7 @@ def _front(metadata: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     if env := _environment(metadata):
         tags.append(env)
     if record:
-        tags += ["synthetic", record["method"].lower().replace(" ", "-")]
+        tags += ["synthetic", str(record.get("method", "unknown")).lower().replace(" ", "-")]
     lines = [
         f"license: {json.dumps(license)}",
         f"pretty_name: {json.dumps(metadata['dataset_id'])}",
@@ -109,7 +109,7 @@ def _front(metadata: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 
 
 def _sources(metadata: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
-    if record:
+    if "source" in record:
         return [record["source"]]
     mixed = metadata.get("minari_stitch_mix") or {}
     return [source["dataset_id"] for source in mixed.get("sources", [])] or ["original"]
@@ -136,8 +136,11 @@ def _what(metadata: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, s
 
 
 def _how(record: Mapping[str, Any]) -> dict[str, str]:
-    rows = {"method": record["method"], "source": f"`{record['source']}`, fingerprint {record['source_fingerprint']}"}
-    if delta := record.get("config", {}).get("qualify", {}).get("delta"):
+    """A row for whatever a record says; those of other versions say less."""
+    rows = {"method": record.get("method"), "source": record.get("source")}
+    if rows["source"] and "source_fingerprint" in record:
+        rows["source"] = f"`{rows['source']}`, fingerprint {record['source_fingerprint']}"
+    if delta := (record.get("config") or {}).get("qualify", {}).get("delta"):
         rows["delta"] = f"{delta:g} (squared distance in standardised state space)"
     report = record.get("report") or {}
     if report.get("proposed"):
@@ -146,13 +149,12 @@ def _how(record: Mapping[str, Any]) -> dict[str, str]:
         rows["kept"] = (
             f"what {verified['simulator']} confirms: {verified['confirmed']:,} of {verified['of']:,} episodes"
         )
-    # Whoever writes such a dataset by hand may know neither.
-    named = (("seed", "seed"), ("minari-stitch", "version"))
-    return rows | {title: str(record[name]) for title, name in named if name in record}
+    rows |= {"seed": record.get("seed"), "minari-stitch": record.get("version")}
+    return {name: str(value) for name, value in rows.items() if value is not None}
 
 
-def _commands(record: Mapping[str, Any]) -> list[str]:
-    lines = record.get("command") or []
+def _commands(record: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
+    lines = record.get("command") or (metadata.get(FIGURES_KEY) or {}).get("command") or []
     return ["Made again by:", "```console\n" + "\n".join(lines) + "\n```"] if lines else []
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,32 +167,6 @@ def usefulness(dataset: Dataset, source: Dataset | None) -> Measured:
             pairs = np.array([pair for pair in joined if min(pair) >= 0]).reshape(-1, 2)
             arrays |= {"from": source.episodes.returns[pairs[:, 0]], "to": source.episodes.returns[pairs[:, 1]]}
     return Measured(values=values, arrays=arrays)
-
-
-def learners(dataset_id: str, source_id: str | None, folder: Path) -> list[dict[str, Any]]:
-    """What learners got out of a dataset and its source, from the benchmark's results; nothing where there are none.
-
-    Returns:
-        For each learner and ratio: `algo`, `budget`, `ratio`, `data`, `n` seeds, `mean` and `spread` of scores.
-    """
-    scores: dict[tuple[str, str, str, str], list[float]] = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            cell = row.get("cell", {})
-            used = cell.get("augmented") == dataset_id
-            plain = cell.get("dataset") == source_id and not cell.get("augmented") and cell.get("ratio") == "1:0"
-            if (used or plain) and isinstance(row.get("score"), int | float):
-                key = cell["algo"], cell.get("budget", ""), "original" if plain else "augmented", cell["ratio"]
-                scores.setdefault(key, []).append(float(row["score"]))
-    trained = {key[:2] for key in scores if key[2] == "augmented"}
-    return [
-        {
-            "algo": algo, "budget": budget, "data": data, "ratio": ratio, "n": len(found),
-            "mean": float(np.mean(found)), "spread": float(np.std(found, ddof=1)) if len(found) > 1 else None,
-        }
-        for (algo, budget, data, ratio), found in sorted(scores.items()) if (algo, budget) in trained
-    ]  # fmt: skip
 
 
 def _augmented(ratio: str) -> float:

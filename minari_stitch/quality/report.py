@@ -19,8 +19,9 @@ from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.data.storage import storage_errors
 from minari_stitch.quality import plots
 from minari_stitch.quality.check import Checked
-from minari_stitch.quality.measures import Measured, learners, novelty, usefulness
+from minari_stitch.quality.measures import Measured, novelty, usefulness
 from minari_stitch.quality.plots import BAD, MADE, MUTED, REAL, Picture
+from minari_stitch.quality.results import learners
 from minari_stitch.quality.rows import plain_numbers
 from minari_stitch.quality.seen import Strip
 from minari_stitch.quality.verify import Verified
@@ -111,8 +112,9 @@ def gather(
         seen: Strips, and a remark about them.
     """
     new, use = novelty(dataset, source, scale), usefulness(dataset, source)
-    origin = (dataset.metadata.get(RECORD_KEY) or {}).get("source")
-    learned = learners(dataset.dataset_id, origin, results) if results is not None and results.is_dir() else []
+    learned = []
+    if results is not None and results.is_dir() and RECORD_KEY in dataset.metadata:
+        learned = learners(dataset.dataset_id, results)
     values = {
         "valid": checked.to_dict(),
         "true": None if verified is None else verified.to_dict(),

@@ -12,7 +12,8 @@ from minari_stitch.again import again, filtering
 from minari_stitch.data import minari_io
 from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.quality import plots
-from minari_stitch.quality.measures import correlations, learners, marginals, novelty, usefulness
+from minari_stitch.quality.measures import correlations, marginals, novelty, usefulness
+from minari_stitch.quality.results import identity, learners
 from minari_stitch.quality.verify import unit
 
 
@@ -158,16 +159,21 @@ def test_measures_match_loops(stitched):
     assert usefulness(source, None).values["synthetic_steps"] == 0
 
 
-def test_results_of_learners_are_found(tmp_path):
-    def row(data, ratio, seed, score, algo="iql"):
-        cell = {"algo": algo, "dataset": toy.ID, "augmented": data, "ratio": ratio, "seed": seed, "budget": "small"}
-        return json.dumps({"cell": cell, "score": score})
+def test_results_of_learners_are_found(stitched, tmp_path):
+    source, made = identity(toy.ID), identity(toy.STITCHED)
 
-    rows = [row("", "1:0", s, 10.0 + s) for s in range(3)] + [row(toy.STITCHED, "4:1", s, 20.0 + s) for s in range(3)]
-    rows += [row("other/data-v0", "4:1", 0, 99.0), row("", "1:0", 0, 5.0, algo="bc")]
+    def row(augmented, ratio, seed, score, algo="iql", **other):
+        cell = {"algo": algo, "augmented": "", "ratio": ratio, "seed": seed, "budget": "small", "source": source}
+        cell |= {"augmented": toy.STITCHED, "made": made} if augmented else {}
+        return json.dumps({"cell": cell | other, "score": score})
+
+    rows = [row(False, "1:0", s, 10.0 + s) for s in range(3)] + [row(True, "4:1", s, 20.0 + s) for s in range(3)]
+    rows += [row(True, "4:1", 0, 99.0, made="an earlier one"), row(False, "1:0", 0, 5.0, algo="bc"), '{"cell": ']
     (tmp_path / "results.jsonl").write_text("\n".join(rows))
-    found = {row["data"]: (row["n"], row["mean"], row["spread"]) for row in learners(toy.STITCHED, toy.ID, tmp_path)}
+    found = {row["data"]: (row["n"], row["mean"], row["spread"]) for row in learners(toy.STITCHED, tmp_path)}
     assert found == {"augmented": (3, 21.0, 1.0), "original": (3, 11.0, 1.0)}
+    said = ms.report(toy.STITCHED, results=tmp_path, progress=False).to_dict()
+    assert said["verdicts"]["useful"] == {"verdict": "good", "why": "scores of learners change by +10 to +10"}
 
 
 def test_a_figure_follows_the_page():
