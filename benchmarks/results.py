@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from minari_stitch.errors import StorageError
-from minari_stitch.quality.results import digest, identity  # noqa: F401 - which data a cell is of
+from minari_stitch.quality.learners import digest, identity  # noqa: F401 - which data a cell is of
 
 DEFAULT_FOLDER = Path(__file__).parent / "results"
 _PACKAGES = ("minari-stitch", "minari", "gymnasium", "mujoco", "torch", "numpy")

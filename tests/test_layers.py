@@ -58,7 +58,7 @@ LAYERS = [
     {"diffstitch.assemble"},
     {"baselines.controls", "baselines.relabel", "baselines.synther", "baselines.tatu", "diffstitch.transform"},
     {"pipeline"},
-    {"api", "quality.measures", "quality.plots", "quality.proposals", "quality.results", "quality.simulate"},
+    {"api", "quality.measures", "quality.plots", "quality.proposals", "quality.learners", "quality.simulate"},
     {"quality.verify"},
     {"quality.seen"},
     {"quality.report"},

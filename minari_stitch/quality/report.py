@@ -19,9 +19,9 @@ from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.data.storage import storage_errors
 from minari_stitch.quality import plots
 from minari_stitch.quality.check import Checked
+from minari_stitch.quality.learners import learners
 from minari_stitch.quality.measures import Measured, novelty, usefulness
 from minari_stitch.quality.plots import BAD, MADE, MUTED, REAL, Picture
-from minari_stitch.quality.results import learners
 from minari_stitch.quality.rows import plain_numbers
 from minari_stitch.quality.seen import Strip
 from minari_stitch.quality.verify import Verified
