@@ -26,7 +26,7 @@ from rich.table import Table
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import experiment, prepare
+from benchmarks import board, experiment, prepare
 from benchmarks.batches import parse_ratio
 from benchmarks.comparison import COLUMNS, captions, compare, diverged, rows
 from benchmarks.data import check_kind
@@ -98,10 +98,16 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = "fp32",
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = DEFAULT_FOLDER,
+    tensorboard: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FOLDER", help="Write curves and losses for TensorBoard too (extra `tensorboard`)."),
+    ] = None,
 ) -> None:
     """Train on original and augmented data, evaluate, and print one table."""
     with _errors():
         device = _device(device)
+        if tensorboard is not None:
+            board.check_installed()
         run = choose("executor", executor, EXECUTORS)
         if ratio is not None:
             parse_ratio(ratio)
@@ -150,7 +156,10 @@ def main(
             for done in run(units, results, workers=processes, progress=show):
                 advance(done)
         finished = kept.finished()
-        _print({cell: finished[cell] for cell in wanted if cell in finished}, missing)
+        shown = {cell: finished[cell] for cell in wanted if cell in finished}
+        _print(shown, missing)
+        if tensorboard is not None:
+            err.print(f"{board.write(shown, tensorboard)} runs in {tensorboard}: tensorboard --logdir {tensorboard}")
 
 
 def _recommended(algo: str, dataset: str, augmented_id: str | None, kind: Any | None, ratio: str | None) -> Experiment:
