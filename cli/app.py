@@ -14,7 +14,7 @@ import typer
 from minari_stitch.registry import found
 
 from . import datasets, edit, exchange, trust, view
-from .common import Json, OutputId, Verbose, err, errors, id_argument, out
+from .common import Force, Json, OutputId, Verbose, err, errors, id_argument, out
 from .render import EPILOG as _RENDER_EXAMPLES
 from .render import render
 from .runs import runs_app
@@ -145,6 +145,7 @@ def augment(
         Optional[int],  # noqa: UP045
         typer.Option(help="Steps of a demo/ dataset made on first use \\[default: 200000]."),
     ] = None,
+    force: Force = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -152,7 +153,7 @@ def augment(
     with errors(verbose):
         from minari_stitch import api, registry
         from minari_stitch.config import adjust, parse, to_dict
-        from minari_stitch.data.provenance import RECORD_KEY
+        from minari_stitch.data.provenance import synthetic_sources
         from minari_stitch.progress import Bars
 
         on_gpu = api.chosen_device(device).startswith("cuda")
@@ -175,15 +176,23 @@ def augment(
             if source.skipped.problems:
                 err.print("[yellow]Left out invalid episodes.[/]", end=" ")
                 err.print(str(source.skipped), markup=False, highlight=False, soft_wrap=True)
-            if RECORD_KEY in source.metadata:
-                err.print(f"[yellow]{dataset_id} is itself synthetic[/]: its bridges are stitched once more.")
+            if synthetic_sources(source.metadata):
+                err.print(f"[yellow]{dataset_id} holds synthetic steps itself[/], learned from like real ones.")
             if verbose:
                 err.print_json(json.dumps(to_dict(transform)))
             result = api.augment(
-                source, transform, **amounts, include_original=include_original, run_dir=run_dir, progress=progress
+                source,
+                transform,
+                **amounts,
+                include_original=include_original,
+                run_dir=run_dir,
+                force=force,
+                progress=progress,
             )
         if as_json:
             print(json.dumps(view.result_json(result, time.monotonic() - begin)))
+        elif result.existing:
+            view.print_existing(out, result)
         else:
             view.print_result(out, source, result, time.monotonic() - begin, getattr(transform, "form", None))
 

@@ -16,6 +16,7 @@ err = Console(stderr=True)
 
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks of errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, to standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Write it once more where the same is there already.")]
 OutputId = Annotated[
     Optional[str],  # noqa: UP045 - typer reads this at run time
     typer.Option("--dataset-id", metavar="ID", help="Id of the new dataset \\[default: the next free version]."),
@@ -62,12 +63,13 @@ def _as_options(message: str) -> str:
 @contextlib.contextmanager
 def errors(verbose: bool) -> Iterator[None]:
     """Named errors become a red message and exit code 1; anything else is a bug and keeps its traceback."""
-    from minari_stitch.errors import StitchError
+    from minari_stitch.errors import StitchError, memory_errors
 
     # Its retries say in many lines what our error says in one.
     os.environ.setdefault("HF_HUB_VERBOSITY", "info" if verbose else "critical")
     try:
-        yield
+        with memory_errors():
+            yield
     except StitchError as error:
         if verbose:
             err.print_exception()

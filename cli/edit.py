@@ -13,7 +13,7 @@ import typer
 from minari_stitch.progress import Bars
 
 from . import view
-from .common import Json, OutputId, Verbose, Workers, err, errors, id_argument, out
+from .common import Force, Json, OutputId, Verbose, Workers, err, errors, id_argument, out
 
 if TYPE_CHECKING:
     from minari_stitch.data.written import Written
@@ -50,6 +50,7 @@ def filter(  # noqa: A001 - the command's name
     ] = False,
     output_id: OutputId = None,
     workers: Workers = None,
+    force: Force = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -65,10 +66,14 @@ def filter(  # noqa: A001 - the command's name
                 verified=verified,
                 output_id=output_id,
                 workers=(os.cpu_count() or 1) if workers is None else workers,
+                force=force,
                 progress=progress,
             )
         if as_json:
             print(json.dumps(view.result_json(result, time.monotonic() - begin)))
+            return
+        if result.existing:
+            view.print_existing(out, result)
             return
         how = [f"qualify at delta {delta:g}"] if delta is not None else []
         how += ["are confirmed by the simulator"] if verified else []

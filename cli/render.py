@@ -42,9 +42,12 @@ def render(
     with errors(verbose):
         from minari_stitch.data import minari_io
         from minari_stitch.draw.render import render_episode, render_returns
+        from minari_stitch.errors import RenderError
         from minari_stitch.pipeline import stitch_record
 
         stitched = minari_io.read(dataset_id, download=False, keep_infos=True)
+        if returns and episode is not None:
+            raise RenderError(f"--episode {episode} has no part in --returns, which draws all: leave one of them out")
         if returns:
             files = render_returns(stitched, output)
         else:

@@ -49,13 +49,7 @@ def print_result(console: Console, source: Dataset, result: Augmented, seconds: 
     _print_outcomes(console, result.report)
     minutes, rest = divmod(round(seconds), 60)
     console.print(f"Done in {minutes} min {rest} s. Written to {result.path}", highlight=False, soft_wrap=True)
-    if result.n_synthetic:
-        console.print(
-            f"{result.n_synthetic:,} of {result.n_steps:,} steps are synthetic. Mixed with original data 4:1 they are "
-            f"{result.n_synthetic / result.n_steps / 5:.1%} of a batch, or 20 % where only they are drawn (bridges).",
-            highlight=False,
-            soft_wrap=True,
-        )
+    _print_share(console, result.n_synthetic, result.n_steps)
     print_next(console, result.dataset_id)
     learner = {"full": "dt", "onward": "dt", "bridge": "td3_bc", "transitions": "td3_bc"}.get(form or "")
     if learner is not None:
@@ -65,6 +59,42 @@ def print_result(console: Console, source: Dataset, result: Augmented, seconds: 
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _print_share(console: Console, n_synthetic: int, n_steps: int) -> None:
+    """Say what a learner sees of a model's work."""
+    if n_synthetic:
+        console.print(
+            f"{n_synthetic:,} of {n_steps:,} steps are synthetic. Mixed with original data 4:1 they are "
+            f"{n_synthetic / n_steps / 5:.1%} of a batch, or 20 % where only they are drawn (bridges).",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def print_existing(console: Console, result: Augmented) -> None:
+    """Say that the same is there already."""
+    console.print(
+        f"[cyan]{result.dataset_id}[/] is what this command writes, and is there already: nothing was written. Use "
+        "--force to write it once more, or --dataset-id to write it elsewhere.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    print_next(console, result.dataset_id)
+
+
+def print_mix(console: Console, dataset: Dataset) -> None:
+    """Print what a mix consists of, and how much of it is synthetic."""
+    report = report_json(dataset)
+    console.print(f"[cyan]{dataset.dataset_id}[/]: a mix of {len(report['sources'])} datasets", highlight=False)
+    table = new_table(None, "Dataset", "# Episodes", "# Steps", "Made by")
+    for part in report["sources"]:
+        made = part["metadata"].get("minari_stitch", {})
+        how = f"{made['method']} of {made['source']}" if made else ""
+        table.add_row(part["dataset_id"], f"{part['n_episodes']:,}", f"{part['n_steps']:,}", how)
+    console.print(table)
+    n_steps = dataset.episodes.n_steps
+    console.print(f"{report['n_synthetic']:,} of {n_steps:,} steps are synthetic", highlight=False)
 
 
 def print_next(console: Console, dataset_id: str) -> None:
@@ -86,23 +116,32 @@ def result_json(result: Augmented, seconds: float) -> dict[str, Any]:
         "n_steps": result.n_steps,
         "n_synthetic": result.n_synthetic,
         "seconds": round(seconds, 2),
+        "existing": result.existing,
         "report": dict(result.report),
     }
 
 
 def report_json(dataset: Dataset) -> dict[str, Any]:
     """The report of a stitched dataset as plain values."""
+    from minari_stitch.data.provenance import MIX_KEY, RECORD_KEY
     from minari_stitch.pipeline import stitch_record
 
+    if MIX_KEY in dataset.metadata and RECORD_KEY not in dataset.metadata:
+        episodes = dataset.episodes
+        synthetic = episodes.infos["synthetic"][episodes.step_state] if "synthetic" in episodes.infos else np.zeros(1)
+        return {"dataset_id": dataset.dataset_id, **dataset.metadata[MIX_KEY], "n_synthetic": int(synthetic.sum())}
     record = stitch_record(dataset)
     return {"dataset_id": dataset.dataset_id, **record, "bridges": _bridges(dataset)}
 
 
 def print_report(console: Console, dataset: Dataset) -> None:
     """Print the report of a stitched dataset."""
-    from minari_stitch.data.provenance import ORACLE_KEY
+    from minari_stitch.data.provenance import MIX_KEY, ORACLE_KEY, RECORD_KEY
     from minari_stitch.pipeline import stitch_record
 
+    if MIX_KEY in dataset.metadata and RECORD_KEY not in dataset.metadata:
+        print_mix(console, dataset)
+        return
     record = stitch_record(dataset)
     made = f"[cyan]{dataset.dataset_id}[/]: {record['method']} of {record['source']}, seed {record['seed']}"
     console.print(made, highlight=False)
@@ -116,6 +155,7 @@ def print_report(console: Console, dataset: Dataset) -> None:
         ),
         highlight=False,
     )
+    _print_share(console, record.get("n_synthetic", 0), record["n_steps"])
     if "filtered_from" in record:
         console.print(f"filtered from {record['filtered_from']}; the outcomes below are those of the first run")
     _print_outcomes(console, record["report"])

@@ -19,7 +19,7 @@ from minari_stitch.data.minari_io import Dataset, MinariDataset
 from minari_stitch.data.mix import Mixed
 from minari_stitch.data.written import Written, check_writable
 from minari_stitch.diffstitch.transform import DiffStitch
-from minari_stitch.errors import ConfigError
+from minari_stitch.errors import ConfigError, DatasetIdError
 from minari_stitch.pipeline import Augmented
 from minari_stitch.progress import Bars, Progress
 from minari_stitch.run import Precision, Run
@@ -56,6 +56,7 @@ def augment(
     skip_invalid: bool = False,
     download: bool = True,
     demo_steps: int | None = None,
+    force: bool = False,
     progress: Reporting = None,
 ) -> Augmented:
     """Write a new Minari dataset of stitched (or otherwise synthetic) episodes made from a dataset.
@@ -82,11 +83,12 @@ def augment(
         skip_invalid: Leave invalid episodes out instead of refusing the dataset.
         download: Fetch a dataset that is not local, and roll out a demo dataset that is not there yet.
         demo_steps: Environment steps of a demo dataset that is made now; by default 200,000.
+        force: Write the dataset once more, in the next free version, where the same is there already.
         progress: Called as `progress(stage, done, total)`; by default bars on a terminal and in a notebook, and
             False for silence. What it raises ends the work, which the same call takes up again.
 
     Returns:
-        What was written; `load()` opens it.
+        What was written, or what the same call wrote before (`existing`); `load()` opens it.
 
     Raises:
         StitchError: One of its kinds, each with a remedy; nothing is left behind.
@@ -120,7 +122,7 @@ def augment(
         directory = pipeline.default_run_directory(source) if run_dir is None else Path(run_dir)
         run = replace(run, directory=directory, progress=report)
         return pipeline.augment(
-            source, method, run, n_steps=n_steps, output_id=output_id, include_original=include_original
+            source, method, run, n_steps=n_steps, output_id=output_id, include_original=include_original, force=force
         )
 
 
@@ -149,7 +151,7 @@ def plan(
     on_gpu = device.startswith("cuda")
     pipeline.check_amount(n_steps)
     if output_id is not None:
-        minari_io.check_output_id(output_id)
+        check_output_id(output_id)
     options: dict[str, Any] = {} if threads is None else {"threads": threads}
     run = Run(
         directory=Path(),
@@ -207,7 +209,7 @@ def mix(
     if isinstance(datasets, str):
         raise ConfigError(f"datasets={datasets!r} is not possible: give a list, such as [{datasets!r}]")
     if output_id is not None:
-        minari_io.check_output_id(output_id)
+        check_output_id(output_id)
     check_writable()
     with reports(progress) as report:
         sources = [
@@ -245,6 +247,8 @@ def import_d4rl(file: str | Path, *, env: str, dataset_id: str | None = None, pr
         Traceback (most recent call last):
         minari_stitch.errors.DatasetNotFoundError: There is no file missing.hdf5. Check the path.
     """
+    if dataset_id is not None:
+        check_output_id(dataset_id)
     check_writable()
     with reports(progress) as report:
         write = report and partial(report, "write")
@@ -296,6 +300,17 @@ def read(
     elif demo_steps is not None:
         raise ConfigError(f"demo_steps={demo_steps} is not possible: {dataset!r} is not a demo dataset")
     return minari_io.read(dataset, skip_invalid=skip_invalid, download=download, keep_infos=keep_infos)
+
+
+def check_output_id(dataset_id: str) -> None:
+    """Check that a new dataset can have this id.
+
+    Raises:
+        DatasetIdError: It is malformed, taken, or the name of a demo dataset, which is rolled out and nothing else.
+    """
+    minari_io.check_output_id(dataset_id)
+    if dataset_id in demo.RECIPES:
+        raise DatasetIdError(f"Dataset id {dataset_id!r} is that of a demo dataset. Choose another dataset id.")
 
 
 def chosen_device(device: str) -> str:

@@ -21,7 +21,7 @@ import pydantic
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from minari_stitch.errors import ConfigError, StitchError
+from minari_stitch.errors import ConfigError, StitchError, memory_errors
 
 C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,13 +81,17 @@ def settings(cls: type[T]) -> type[T]:
 
 
 def checked(function: F) -> F:
-    """Function decorator: arguments must fit their annotations, and a `ConfigError` names the one that does not."""
+    """Function decorator: arguments must fit their annotations, and a `ConfigError` names the one that does not.
+
+    Where memory runs out, that is an `OutOfMemoryError`.
+    """
     call = pydantic.validate_call(config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))(function)
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return call(*map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})
+            with memory_errors():
+                return call(*map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})
         except ValidationError as error:
             raise _named(error, depth=1) from None
 

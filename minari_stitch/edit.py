@@ -33,6 +33,7 @@ def filter(  # noqa: A001
     verified: bool = False,
     output_id: str | None = None,
     workers: int = 1,
+    force: bool = False,
     progress: Reporting = None,
 ) -> Augmented:
     """Write the part of a stitched dataset that qualifies at a smaller delta (Eq. 10), or that the simulator confirms.
@@ -44,10 +45,11 @@ def filter(  # noqa: A001
             end no episode that goes on and cross no wall. The metadata say that a simulator was used.
         output_id: Id of the new dataset; by default the next free version of the same name.
         workers: Processes that ask the simulator.
+        force: Write the dataset once more, in the next free version, where the same is there already.
         progress: See `augment`.
 
     Returns:
-        What was written.
+        What was written, or what the same call wrote before (`existing`).
 
     Raises:
         ConfigError: delta is not positive and smaller than the one the dataset was made with, or nothing is asked for.
@@ -64,12 +66,12 @@ def filter(  # noqa: A001
     stitched = read(dataset, download=False, keep_infos=True)
     pipeline.stitch_record(stitched)
     if not verified:
-        return pipeline.refilter(stitched, delta, output_id=output_id)
+        return pipeline.refilter(stitched, delta, output_id=output_id, force=force)
     with reports(progress) as report:
         pool = Pool(workers=workers, progress=report)
         threshold = own_delta(stitched) if delta is None else delta
         truth = confirmed(stitched, pool, unit(stitched), threshold)
-    return pipeline.refilter(stitched, delta, output_id=output_id, confirmed=truth)
+    return pipeline.refilter(stitched, delta, output_id=output_id, confirmed=truth, force=force)
 
 
 @checked

@@ -1,5 +1,10 @@
 """Named errors. Every message names the offending value and the remedy."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 class StitchError(ValueError):
     """Base class of all errors that a user can cause and mend."""
@@ -41,9 +46,35 @@ class WorkerError(StitchError):
     """A worker process died."""
 
 
+class OutOfMemoryError(StitchError):
+    """The work does not fit into the memory of this machine or device."""
+
+
 class ConfigError(StitchError):
     """A setting has an impossible value."""
 
 
 class RenderError(StitchError):
     """What was asked for cannot be drawn, or not on this machine."""
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate", "Cannot allocate")
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn what NumPy, torch and the operating system say where memory runs out into one named error.
+
+    Raises:
+        OutOfMemoryError: Memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
+            raise
+        said = str(error).strip().partition("\n")[0][:200]
+        raise OutOfMemoryError(
+            f"memory ran out ({said or type(error).__name__}): use smaller networks (width, hidden), batches or "
+            "chunks, fewer workers or fewer steps. What is finished is kept."
+        ) from error

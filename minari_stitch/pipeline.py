@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,10 +15,10 @@ import numpy as np
 from minari_stitch.again import again, filtering
 from minari_stitch.config import to_dict
 from minari_stitch.data import minari_io
-from minari_stitch.data.ids import id_of
+from minari_stitch.data.ids import datasets_path, id_of, versions
 from minari_stitch.data.kept import runs_path
 from minari_stitch.data.minari_io import Dataset
-from minari_stitch.data.provenance import ORACLE_KEY, RECORD_KEY, original
+from minari_stitch.data.provenance import ORACLE_KEY, RECORD_KEY, original, synthetic_sources
 from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError, InvalidDataError, LowAcceptanceError
 from minari_stitch.run import Run
@@ -32,6 +33,7 @@ class Augmented(Written):
     Attributes:
         n_synthetic: Steps that a model made.
         report: The transform's report.
+        existing: Whether it was there already, so that nothing was written.
 
     Example:
         >>> import minari_stitch as ms
@@ -42,6 +44,7 @@ class Augmented(Written):
 
     n_synthetic: int
     report: Mapping[str, Any]
+    existing: bool = False
 
 
 def default_run_directory(dataset: Dataset) -> Path:
@@ -57,6 +60,7 @@ def augment(
     n_steps: int | None = None,
     output_id: str | None = None,
     include_original: bool = False,
+    force: bool = False,
 ) -> Augmented:
     """Write a new dataset of synthetic episodes made from `dataset`.
 
@@ -67,9 +71,10 @@ def augment(
         n_steps: Steps to make, with `form="bridge"` synthetic ones; by default as many as the source has.
         output_id: Id of the new dataset; by default the source's name with a suffix, in the next free version.
         include_original: Write the source's own episodes first (the paper's D* = D u D_aug).
+        force: Write it once more, in the next free version, where it is there already.
 
     Returns:
-        What was written.
+        What was written, or with `existing` what was there.
 
     Raises:
         StitchError: One of its kinds, each with a remedy; nothing is left behind.
@@ -78,8 +83,7 @@ def augment(
     automatic, output_id = not output_id, output_id or minari_io.next_id(dataset.dataset_id, transform.output_suffix)
     minari_io.check_output_id(output_id)
     episodes = dataset.episodes
-    sample = transform.fit(dataset, run).sample(n_steps or episodes.n_steps)
-    record = {
+    asked: dict[str, Any] = {
         "version": version("minari-stitch"),
         "method": transform.name,
         "source": dataset.dataset_id,
@@ -90,6 +94,12 @@ def augment(
         "threads": run.threads,
         "config": to_dict(transform),
         "include_original": include_original,
+        "asked_steps": n_steps or episodes.n_steps,
+    }
+    if automatic and not force and (made := _twin(output_id, asked)):
+        return made
+    sample = transform.fit(dataset, run).sample(asked["asked_steps"])
+    record = asked | {
         "report": dict(sample.report),
         "n_steps": sample.n_steps,
         "n_episodes": sample.n_episodes,
@@ -112,6 +122,22 @@ def augment(
         n_synthetic=record["n_synthetic"],
         report=sample.report,
     )
+
+
+def _twin(dataset_id: str, asked: Mapping[str, Any]) -> Augmented | None:
+    """A version of `dataset_id` that was made as asked, if there is one: the same would only be written again."""
+    wanted = json.loads(json.dumps(asked))
+    for twin in versions(dataset_id):
+        try:
+            record = json.loads((datasets_path() / twin / "data" / "metadata.json").read_text())[RECORD_KEY]
+            if record | wanted == record and ("filtered_from" in record) == ("filtered_from" in wanted):
+                counts: dict[str, Any] = {
+                    name: record[name] for name in ("n_steps", "n_episodes", "n_synthetic", "report")
+                }
+                return Augmented(dataset_id=twin, path=datasets_path() / twin, existing=True, **counts)
+        except (OSError, ValueError, KeyError, TypeError):  # not ours, or damaged: no twin
+            continue
+    return None
 
 
 def check_amount(n_steps: int | None) -> None:
@@ -148,7 +174,12 @@ class Confirmed:
 
 
 def refilter(
-    dataset: Dataset, delta: float | None, *, output_id: str | None = None, confirmed: Confirmed | None = None
+    dataset: Dataset,
+    delta: float | None,
+    *,
+    output_id: str | None = None,
+    confirmed: Confirmed | None = None,
+    force: bool = False,
 ) -> Augmented:
     """Keep the augmented episodes of a dataset that qualify at a smaller delta, and its original ones.
 
@@ -157,6 +188,7 @@ def refilter(
         delta: The smaller threshold, squared distance in standardised state space; None keeps that of the dataset.
         output_id: Id of the new dataset; by default the next free version of the same name.
         confirmed: What the simulator confirms, where it was asked; the others go.
+        force: Write it once more, in the next free version, where it is there already.
 
     Raises:
         ConfigError: delta is not positive and smaller than the one the dataset was made with.
@@ -211,8 +243,15 @@ def refilter(
         record["verified"] = {"simulator": confirmed.simulator, "delta": confirmed.delta, **counts}
     name, _, _ = dataset_id.rpartition("-v")
     automatic, output_id = not output_id, output_id or minari_io.next_id(f"{name}-v0", suffix="")
+    if automatic and not force and (twin := _twin(output_id, record)):
+        return twin
     path = _write(dataset, episodes, output_id, record, None, automatic)
     return Augmented(dataset_id=id_of(path), path=path, report=record["report"], **made)
+
+
+_RECORD = {"method": str, "source": str, "seed": int, "config": Mapping, "report": Mapping, "n_episodes": int}
+_RECORD |= {"n_steps": int, "include_original": bool}
+"""What a record holds at least."""
 
 
 def stitch_record(dataset: Dataset) -> dict[str, Any]:
@@ -222,9 +261,21 @@ def stitch_record(dataset: Dataset) -> dict[str, Any]:
         InvalidDataError: There is none.
     """
     record = dataset.metadata.get(RECORD_KEY)
+    if record is None and (parts := synthetic_sources(dataset.metadata)):
+        raise InvalidDataError(
+            f"{dataset.dataset_id!r} is a mix: give the augmented dataset that went into it, {' or '.join(parts)}, and "
+            "mix again"
+        )
     if record is None:
         raise InvalidDataError(
-            f"{dataset.dataset_id!r} was not written by minari-stitch: give the id of an augmented dataset"
+            f"{dataset.dataset_id!r} was not written by minari-stitch: give the id of an augmented dataset, or make "
+            f"one with `minari-stitch augment {dataset.dataset_id}`"
+        )
+    sound = isinstance(record, Mapping) and all(isinstance(record.get(name), kind) for name, kind in _RECORD.items())
+    if not sound:
+        raise InvalidDataError(
+            f"{dataset.dataset_id!r} has a damaged record of how it was made ({RECORD_KEY} in its metadata): delete it "
+            f"with `minari delete {dataset.dataset_id}` and augment again"
         )
     return dict(record)
 

@@ -1,6 +1,7 @@
 """What a user can get wrong: each has a message with the value and the remedy, and leaves nothing behind."""
 
 import errno
+import json
 import re
 from pathlib import Path
 
@@ -223,6 +224,34 @@ def test_a_delta_that_nothing_meets(refused):
     shares = re.findall(r"([\d.]+): ([\d.]+)%", output)
     assert [float(delta) for delta, _ in shares][-2:] == [8, 16] and float(shares[-1][1]) > 50
     toy.augment("--steps", 50)  # and the remedy works
+
+
+def test_networks_that_no_memory_holds(refused):
+    toy.write()
+    refused(
+        *toy.tiny(toy.ID),
+        "--set",
+        "models.hidden=10000000",
+        says=["OutOfMemoryError", "tried to allocate", "smaller networks"],
+    )
+
+
+def test_the_id_of_a_demo_dataset_is_no_output(refused):
+    toy.write()
+    refused(*toy.tiny(toy.ID), "--dataset-id", "demo/hopper/medium-v0", says=["demo dataset", "another dataset id"])
+    refused("mix", toy.ID, "--dataset-id", "demo/hopper/medium-v0", says=["demo dataset", "another dataset id"])
+
+
+@pytest.mark.parametrize("record", [None, 3, [], {}, {"method": 3, "source": "toy/walk-v0"}])
+@pytest.mark.parametrize("command", [["show"], ["filter", "--delta", 1], ["render"]])
+def test_a_damaged_record(refused, stitched, datasets_path, record, command):
+    path = datasets_path / toy.STITCHED / "data" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"minari_stitch": record or 0}))
+    refused(command[0], toy.STITCHED, *command[1:], says=["InvalidDataError", "damaged record", "minari delete"])
+
+
+def test_an_episode_among_the_returns_of_all(refused, stitched):
+    refused("render", toy.STITCHED, "--returns", "--episode", 9999, says=["RenderError", "--episode 9999"])
 
 
 # The machine

@@ -11,6 +11,7 @@ import pytest
 import toy
 from gymnasium import spaces
 
+import minari_stitch as ms
 from minari_stitch.config import adjust, parse
 from minari_stitch.data import minari_io
 from minari_stitch.data.provenance import RECORD_KEY
@@ -145,7 +146,7 @@ def test_the_record_repeats_the_run(stitched, tmp_path):
     transform = from_record(record)
     assert transform.qualify.delta == toy.DELTA and transform.models.diffusion.horizon == 16
     run = Run(directory=tmp_path / "elsewhere", seed=record["seed"], workers=1, threads=record["threads"])
-    again = run_augment(minari_io.read(record["source"]), transform, run)
+    again = run_augment(minari_io.read(record["source"]), transform, run, force=True)
     assert again.dataset_id == "toy/walk-stitched-v1"
     assert fingerprint(again.dataset_id) == fingerprint(toy.STITCHED)
 
@@ -473,6 +474,30 @@ def test_the_number_of_workers_changes_nothing(stitched, tmp_path):
     words = toy.tiny(toy.ID, "--delta", toy.DELTA, "--run-dir", tmp_path / "fresh", workers=2)
     toy.ok(*words)
     assert fingerprint("toy/walk-stitched-v1") == fingerprint(toy.STITCHED)
+
+
+def test_a_rerun_says_that_it_is_there_and_stops(stitched, datasets_path):
+    words = [word for word in toy.tiny(toy.ID, "--delta", toy.DELTA) if word != "--force"]
+    before = {path: path.stat().st_mtime_ns for path in datasets_path.rglob("*")}
+    said = toy.ok(*words).stdout
+    assert f"{toy.STITCHED} is what this command writes" in said and "--force" in said
+    again = ms.augment(toy.ID, from_record(read(toy.STITCHED).metadata[RECORD_KEY]), threads=1)
+    assert again.existing and again.dataset_id == toy.STITCHED and again.n_steps == stitched["n_steps"]
+    assert {path: path.stat().st_mtime_ns for path in datasets_path.rglob("*")} == before
+    for more in (
+        ["--steps", 100],
+        ["--seed", 1],
+        ["--include-original"],
+        ["--delta", 7.5],
+        ["--dataset-id", "aa/b-v0"],
+    ):
+        assert not json.loads(toy.ok(*words, *more, "--json").stdout)["existing"], more
+
+
+def test_a_filter_says_that_it_is_there_and_stops(stitched):
+    first, second = (ms.filter(toy.STITCHED, delta=4) for _ in range(2))
+    assert (first.existing, second.existing, second.dataset_id) == (False, True, first.dataset_id)
+    assert ms.filter(toy.STITCHED, delta=4, force=True).dataset_id != first.dataset_id
 
 
 # Other methods

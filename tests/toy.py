@@ -117,7 +117,7 @@ def write(parts=None, dataset_id=ID, observation_space=None, action_space=None, 
 
 def tiny(*words, workers=1):
     """Words of an `augment` command with tiny models."""
-    return ["augment", *TINY, "--workers", str(workers), "--threads", "1", *map(str, words)]
+    return ["augment", "--force", *TINY, "--workers", str(workers), "--threads", "1", *map(str, words)]
 
 
 def other(method, *words, workers=1):
@@ -125,7 +125,7 @@ def other(method, *words, workers=1):
     fits, settings = _OTHERS[method]
     settings = {f"{fit}.{name}": value for fit in fits for name, value in (_FIT | {"steps": 20}).items()} | settings
     source = [DEMO, "--demo-steps", 500] if method == "real" else [ID]
-    own = ["--method", method, *_words(settings), "--workers", workers, "--threads", 1]
+    own = ["--force", "--method", method, *_words(settings), "--workers", workers, "--threads", 1]
     return ["augment", *map(str, [*source, *own, *words])]
 
 

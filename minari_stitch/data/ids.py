@@ -61,6 +61,15 @@ def next_id(source_id: str, suffix: str = "stitched") -> str:
     return _first_free(namespace, f"{name}-{suffix}" if suffix else name)
 
 
+def versions(dataset_id: str) -> list[str]:
+    """Ids of the local datasets that are versions of the same name, the oldest first."""
+    namespace, name = parse_id(dataset_id)
+    stem = f"{namespace}/{name}" if namespace else name
+    folders = (datasets_path() / stem).parent.glob(f"{name}-v*")
+    found = [id_of(folder) for folder in folders if folder.name.removeprefix(f"{name}-v").isdecimal()]
+    return sorted((each for each in found if exists(each)), key=lambda each: int(each.rpartition("-v")[2]))
+
+
 def check_output_id(dataset_id: str) -> None:
     """Check that a new dataset can have this id.
 

@@ -18,12 +18,11 @@ import numpy as np
 
 from minari_stitch.data import minari_io
 from minari_stitch.data.dataset import Dataset
+from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.provenance import MIX_KEY, RECORD_KEY, original
 from minari_stitch.data.storage import plain_attributes
 from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError, InvalidDataError
-
-MIX_KEY = "minari_stitch_mix"
-"""Key of our own record in a mix's metadata."""
 
 _JOINED = ("author", "author_email", "requirements")  # lists
 _AGREED = ("code_permalink", "eval_env_spec")  # kept where all that have one have the same
@@ -78,7 +77,8 @@ def mix(
 ) -> Mixed:
     """Write the episodes of all datasets as a new one.
 
-    Kept are the environment, episode metadata, the infos that all sources share, and the reference scores; authors,
+    Kept are the environment, episode metadata, the infos that all sources share, and the reference scores; where a
+    source is synthetic, the steps of the others are marked as real. Authors,
     requirements and descriptions are joined. Custom metadata describe one dataset, not a mix of it: they are kept
     with its source in the new dataset's `minari_stitch_mix`. Episode metadata say in `mixed_from` and `mixed_episode`
     where an episode stood.
@@ -102,8 +102,8 @@ def mix(
     """
     if not datasets:
         raise ConfigError("There is nothing to mix: give at least one dataset.")
-    if seed < 0:
-        raise ConfigError(f"seed={seed} is not possible: use 0 or more")
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed={seed} is not possible: use 0 to 2**63 - 1")
     for other in datasets[1:]:
         _check_same_kind(datasets[0], other)
     scores = _scores(datasets, scores_of)
@@ -116,6 +116,7 @@ def mix(
     minari_io.check_output_id(output_id)
     sources = [_source(dataset, part) for dataset, part in zip(datasets, chosen, strict=True)]
     n_episodes, n_steps = (sum(source[name] for source in sources) for name in ("n_episodes", "n_steps"))
+    chosen = _with_provenance(chosen)
     infos = _common_infos(chosen)
     record = {
         "version": version("minari-stitch"),
@@ -190,6 +191,36 @@ def _source(dataset: Dataset, part: Dataset) -> dict[str, Any]:
         "of_episodes": len(dataset.episodes),
         "of_steps": dataset.episodes.n_steps,
     }
+
+
+def _with_provenance(datasets: Sequence[Dataset]) -> list[Dataset]:
+    """Beside synthetic episodes, real ones say that they are: else a mix would hide what is generated."""
+    infos = [set(dataset.episodes.infos) for dataset in datasets if "synthetic" in dataset.episodes.infos]
+    if not infos:
+        return list(datasets)
+    records = [record for dataset in datasets if (record := dataset.metadata.get(RECORD_KEY))]
+    origins = {record["source"] for record in records}
+
+    def marked(dataset: Dataset) -> Dataset:
+        if "synthetic" in dataset.episodes.infos:
+            return dataset
+        ids = dataset.episode_ids if dataset.dataset_id in origins else np.full(len(dataset.episodes), -1)
+        parts = [
+            {**part, "infos": real["infos"] | part["infos"], "metadata": {"augmented": False} | part["metadata"]}
+            for part, real in zip(
+                dataset.episodes, original(dataset.episodes, ids.tolist(), _discount(records)), strict=True
+            )
+        ]
+        return replace(dataset, episodes=Episodes.from_list(parts))
+
+    return [marked(dataset) for dataset in datasets]
+
+
+def _discount(records: Sequence[Mapping[str, Any]]) -> float:
+    """Gamma of the returns-to-go of synthetic episodes."""
+    configs = [record.get("config", {}) for record in records]
+    found = [config.get("stitch", config).get("discount") for config in configs]
+    return next((discount for discount in found if discount is not None), 0.99)
 
 
 def _common_infos(datasets: Sequence[Dataset]) -> dict[str, np.dtype]:

@@ -13,7 +13,7 @@ Every state says where it comes from, and every step whether it is synthetic:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -23,8 +23,18 @@ from minari_stitch.data.episodes import Episodes
 
 RECORD_KEY = "minari_stitch"
 """Key, in a dataset's metadata, of how it was made."""
+MIX_KEY = "minari_stitch_mix"
+"""Key, in a mix's metadata, of what was mixed."""
 ORACLE_KEY = "minari_stitch_oracle"
 """Key of what the simulator says about it."""
+
+
+def synthetic_sources(metadata: Mapping[str, Any]) -> list[str]:
+    """Ids of what holds generated steps: the dataset itself, or parts of a mix."""
+    if RECORD_KEY in metadata:
+        return [metadata[RECORD_KEY].get("source", "itself")]
+    parts = metadata.get(MIX_KEY, {}).get("sources", [])
+    return [part["dataset_id"] for part in parts if synthetic_sources(part.get("metadata", {}))]
 
 
 def provenance(

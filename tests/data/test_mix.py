@@ -141,7 +141,7 @@ def test_a_mix_of_a_stitched_dataset_is_not_taken_for_one(stitched):
     assert "minari_stitch" not in mixed.metadata
     assert mixed.metadata[MIX_KEY]["sources"][1]["metadata"]["minari_stitch"] == source.metadata["minari_stitch"]
     assert mixed.episodes.metadata[-1].items() >= source.episodes.metadata[-1].items()
-    result = toy.invoke("show", BOTH)
+    result = toy.invoke("filter", BOTH, "--delta", 1)
     assert result.exit_code == 1 and "InvalidDataError" in result.stderr
     toy.ok("mix", toy.STITCHED, "--dataset-id", "toy/copy-v0")
     copy = read("toy/copy-v0").episodes
@@ -367,3 +367,20 @@ def test_a_program_of_its_own_writes_json_and_nothing_else(pair):
     assert json.loads(result.stdout)["n_episodes"] == 8
     with pytest.raises(DatasetIdError):
         minari_io.check_output_id(BOTH)
+
+
+def test_a_mix_says_which_steps_are_synthetic(stitched):
+    toy.ok("mix", toy.ID, toy.STITCHED, "--dataset-id", "mixed/both-v0")
+    both, made = read("mixed/both-v0"), read(toy.STITCHED)
+    synthetic = both.episodes.infos["synthetic"][both.episodes.step_state][:, 0]
+    n_real = read(toy.ID).episodes.n_steps
+    assert not synthetic[:n_real].any()
+    expected = made.episodes.infos["synthetic"][made.episodes.step_state][:, 0]
+    np.testing.assert_array_equal(synthetic[n_real:], expected)
+    first = both.episodes.episode(0)
+    assert first["metadata"]["augmented"] is False or first["metadata"]["augmented"] == 0
+    np.testing.assert_array_equal(first["infos"]["source_step"][:, 0], np.arange(len(first["observations"])))
+    said = toy.ok("show", "mixed/both-v0").stdout
+    assert f"{expected.sum():,} of {len(synthetic):,} steps are synthetic" in " ".join(said.split())
+    refused = toy.invoke("filter", "mixed/both-v0", "--delta", 1)
+    assert refused.exit_code == 1 and toy.STITCHED in refused.stderr and "mix again" in refused.stderr
