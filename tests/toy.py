@@ -150,6 +150,12 @@ def augment(*words, delta=DELTA, source=ID):
     return json.loads(ok(*tiny(source, "--delta", delta, "--json", *words)).stdout)
 
 
+def record(source, **more):
+    """Of a dataset put together by hand: what says how it was made."""
+    none = {"seed": 0, "config": {}, "report": {}, "n_episodes": 0, "n_steps": 0, "include_original": False}
+    return {"method": "by hand", "source": source, **none, **more}
+
+
 def spoil(dataset_id, episode=0, name="rewards", row=3, value=float("nan")):
     """Overwrite one stored value, as no writer of ours would let it pass."""
     import h5py

@@ -20,7 +20,7 @@ from minari_stitch.baselines.judged import FittedRollouts, JudgedJob
 from minari_stitch.baselines.rollouts import End, Rollouts
 from minari_stitch.config import Count, NonNegative, Positive, Share, settings
 from minari_stitch.data.minari_io import Dataset
-from minari_stitch.data.storage import reading
+from minari_stitch.data.storage import load_sealed, reading
 from minari_stitch.errors import ConfigError
 from minari_stitch.learn.judging import JudgeConfig
 from minari_stitch.learn.loop import FitConfig, save_atomically
@@ -230,7 +230,7 @@ class TATUJob(JudgedJob):
         ensemble, policy, judges, ends = self.nets
         device = torch.device(self.device)
         with reading(self.network("limits")):
-            limits = torch.load(self.network("limits"), weights_only=True)
+            limits = torch.load(load_sealed(self.network("limits")), weights_only=True)
         elites = limits["order"][: config.elites].to(device)
         generator = chunk_generator(self.seed, number, device)
         shape = (config.chunk,)

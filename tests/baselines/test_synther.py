@@ -14,6 +14,7 @@ from minari_stitch.baselines import edm
 from minari_stitch.baselines.synther import Rows, SynthER, SynthERJob
 from minari_stitch.data import minari_io
 from minari_stitch.errors import ConfigError
+from minari_stitch.learn.loop import save_atomically
 from minari_stitch.learn.scales import Scales
 from minari_stitch.run import Run
 
@@ -225,7 +226,7 @@ def test_axes_are_those_of_training(tmp_path):
     job, later = (SynthERJob.of(SynthER(), source, Run(directory=tmp_path), trained=[], sampled=[]) for _ in range(2))
     first = job.rows
     mean, encode, decode = first.maps
-    torch.save((mean, -encode, -decode), job.network("whitening"))
+    save_atomically((mean, -encode, -decode), job.network("whitening"))
     again = later.rows
     torch.testing.assert_close(again.maps[1], -encode)
     for ours, theirs in zip(again.split(-first.rows), first.split(first.rows), strict=True):

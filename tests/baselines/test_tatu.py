@@ -199,12 +199,13 @@ class Spy(Policy):
 
 
 def make_job(folder, transform, data, seed=0):
-    for name in ("arrays", "networks", "chunks"):
-        (folder / name).mkdir(parents=True)
-    data.save(folder / "arrays")
+    arrays = folder / f"source-{data.fingerprint()}"
+    for path in (arrays, folder / "networks", folder / "chunks"):
+        path.mkdir(parents=True)
+    data.save(arrays)
     return TATUJob(
         transform=transform,
-        arrays=folder / "arrays",
+        arrays=arrays,
         networks=folder / "networks",
         chunks=folder / "chunks",
         seed=seed,

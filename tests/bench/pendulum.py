@@ -4,6 +4,7 @@ import dataclasses
 
 import gymnasium as gym
 import numpy as np
+import toy
 
 from minari_stitch.data import minari_io
 from minari_stitch.data.episodes import Episodes
@@ -34,7 +35,7 @@ def write(stitched=STITCHED, synthetic=(5, 12), began=0, **metadata):
         about = {"augmented": True, "bridge_start": synthetic[0], "source_episode": e}
         about["source_step"] = began + synthetic[0]
         parts.append({**source.episodes.episode(e), "infos": {"synthetic": flags[:, None]}, "metadata": about})
-    record = {"method": "by hand", "source": ID, "source_fingerprint": source.fingerprint}
+    record = toy.record(ID, source_fingerprint=source.fingerprint)
     if stitched:
         minari_io.write(parts, dataset_id=stitched, metadata={RECORD_KEY: record}, **common)
     return ID

@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pendulum
 import pytest
+import toy
 import typer
 
 from benchmarks import diagnose
@@ -57,7 +58,7 @@ def test_real_steps_are_true_and_false_ones_are_not():
     env.close()
     minari_io.write(episodes, dataset_id="test/cheetah-v0", **common)
     source = minari_io.read("test/cheetah-v0")
-    record = {RECORD_KEY: {"source": "test/cheetah-v0", "source_fingerprint": source.fingerprint}}
+    record = {RECORD_KEY: toy.record("test/cheetah-v0", source_fingerprint=source.fingerprint)}
     parts = []
     for e in range(len(source.episodes)):
         part = source.episodes.episode(e)

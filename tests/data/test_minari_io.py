@@ -1,6 +1,5 @@
 import errno
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from minari.storage.remotes.cloud_storage import CloudStorage
 from minari_stitch.data import hdf5, minari_io, publish
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.ids import id_of
+from minari_stitch.data.locks import held
 from minari_stitch.errors import (
     ConfigError,
     DatasetIdError,
@@ -426,13 +426,14 @@ def test_an_unwritable_path_is_named(write_dataset, tmp_path, monkeypatch):
         write_dataset()
 
 
-def test_leftovers_of_killed_runs_go_after_a_day(write_dataset, datasets_path):
-    for name, age in (("old", 2 * 86400), ("young", 60)):
-        path = datasets_path / f".minari-stitch-{name}"
-        path.mkdir(parents=True)
-        os.utime(path, (time.time() - age,) * 2)
-    write_dataset()
-    assert sorted(path.name for path in datasets_path.iterdir()) == [".minari-stitch-young", "test"]
+def test_leftovers_of_killed_runs_go_and_what_another_is_writing_stays(write_dataset, datasets_path):
+    for name in ("killed", "alive"):
+        (datasets_path / f".minari-stitch-{name}").mkdir(parents=True)
+    with held(datasets_path / ".minari-stitch-alive"):
+        write_dataset()
+        assert sorted(path.name for path in datasets_path.iterdir()) == [".minari-stitch-alive", "test"]
+    write_dataset("test/other-v0")
+    assert sorted(path.name for path in datasets_path.iterdir()) == ["test"]
 
 
 # Ids

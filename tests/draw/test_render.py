@@ -53,7 +53,7 @@ def write(parts, stitched, env_id="Toy-v0", dataset_id="test/joined-v0", **kwarg
         **kwargs,
     }
     minari_io.write(parts, dataset_id="test/source-v0", **common)
-    minari_io.write(stitched, dataset_id=dataset_id, metadata={"minari_stitch": {"source": "test/source-v0"}}, **common)
+    minari_io.write(stitched, dataset_id=dataset_id, metadata={"minari_stitch": toy.record("test/source-v0")}, **common)
     return minari_io.read(dataset_id, keep_infos=True), minari_io.read("test/source-v0")
 
 

@@ -70,8 +70,8 @@ def test_agreement_matches_counting():
     columns = {
         name: np.zeros(count)
         for name in (
-            "source", "target", "steps", "similarity", "reachable", "states", "actions", "rewards", "termination",
-            "before", "after", "drift", "support",
+            "source", "target", "steps", "similarity", "reachable", "states", "actions", "rewards", "predicted",
+            "termination", "before", "after", "drift", "support",
         )
     }  # fmt: skip
     errors, disagreement = rng.exponential(1, (count, 4)), rng.exponential(1.5, count)
