@@ -229,7 +229,7 @@ def refilter(
             f"{smallest:.3g}"
         )
     episodes = dataset.episodes.select(kept)
-    made = {
+    made: dict[str, Any] = {
         "n_steps": int(episodes.lengths[augmented[kept]].sum()),
         "n_episodes": int(augmented[kept].sum()),
         "n_synthetic": int(episodes.infos["synthetic"][episodes.step_state].sum()),
