@@ -164,7 +164,7 @@ def test_every_preset_runs(preset):
 
 def test_stitching_what_is_stitched_works_and_is_said(stitched):
     result = toy.ok(*toy.tiny(toy.STITCHED, "--delta", 8, "--steps", 50))
-    assert f"{toy.STITCHED} is itself synthetic" in " ".join(result.stderr.split())
+    assert f"{toy.STITCHED} holds synthetic steps itself" in " ".join(result.stderr.split())
     record = read("toy/walk-stitched-stitched-v0").metadata[RECORD_KEY]
     assert record["source"] == toy.STITCHED and record["source_fingerprint"] == read(toy.STITCHED).fingerprint
 

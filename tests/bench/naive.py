@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+import toy
 from torch import nn
 
 from benchmarks.batches import Sizes
@@ -81,8 +82,8 @@ def stitched_version(source_id, episodes, output_id="test/walk-stitched-v0", syn
         if 0 < number <= len(beyond):
             about["return_beyond"] = beyond[number - 1]
         parts.append({**part, "infos": {"synthetic": mask}, "metadata": about})
-    made = {"method": "by hand", "config": {}, "seed": 0, "version": "0.1.0", "source": source_id}
-    metadata = {"minari_stitch": {**made, "source_fingerprint": source.fingerprint, **record}}
+    made = toy.record(source_id, source_fingerprint=source.fingerprint)
+    metadata = {"minari_stitch": made | record}
     minari_io.write(
         parts,
         dataset_id=output_id,
