@@ -39,8 +39,8 @@ else:
     """Every transform that is installed."""
 _DEMO_EXAMPLE = "[bold]Example[/]\n\n  minari-stitch demo list"
 demo_app = typer.Typer(help="Datasets that need no download.", no_args_is_help=True, epilog=_DEMO_EXAMPLE)
-app.add_typer(demo_app, name="demo")
-app.add_typer(runs_app, name="runs")
+app.add_typer(demo_app, name="demo", rich_help_panel="Keep")
+app.add_typer(runs_app, name="runs", rich_help_panel="Keep")
 
 
 def main() -> None:
@@ -63,6 +63,10 @@ def _root(
     pass
 
 
+_HOW, _WHERE, _SOURCE = "How", "Where, and with what seed", "The source"
+"""Panels of the options of `augment`."""
+_MAKE, _DATA, _JUDGE, _LOOK = "Make", "Bring in, cut, join, hand on", "Judge", "Look"
+"""Panels of commands."""
 _AUGMENT_EXAMPLES = (
     "[bold]Examples[/]",
     "minari-stitch augment demo/hopper/medium-replay-v0 --delta 2",
@@ -75,25 +79,31 @@ _AUGMENT_EXAMPLES = (
 )
 
 
-@app.command(epilog="\n\n".join(_AUGMENT_EXAMPLES))
+@app.command(epilog="\n\n".join(_AUGMENT_EXAMPLES), rich_help_panel=_MAKE)
 def augment(
     dataset_id: Annotated[str, id_argument(help="Minari dataset id, or a demo/ id.")],
     method: Annotated[
-        Method, typer.Option(help="How: DiffStitch, a baseline, or a control without a model.")
+        Method, typer.Option(help="How: DiffStitch, a baseline, or a control without a model.", rich_help_panel=_HOW)
     ] = "diffstitch",
     delta: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
-            help="Largest squared error of a bridge, in standardised state space; 0.5 is strict \\[default: 2]."
+            help="Largest squared error of a bridge, in standardised state space; 0.5 is strict \\[default: 2].",
+            rich_help_panel=_HOW,
         ),
     ] = None,
     support: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="Largest distance of a bridge from real states (9 in 10 are within 1) \\[default: 5]."),
+        typer.Option(
+            help="Largest distance of a bridge from real states (9 in 10 are within 1) \\[default: 5].",
+            rich_help_panel=_HOW,
+        ),
     ] = None,
     preset: Annotated[
         Optional[Literal["fast", "full", "paper"]],  # noqa: UP045
-        typer.Option(help="Sizes: fast (minutes on a CPU), full (GPU), paper \\[default: by device]."),
+        typer.Option(
+            help="Sizes: fast (minutes on a CPU), full (GPU), paper \\[default: by device].", rich_help_panel=_HOW
+        ),
     ] = None,
     steps: Annotated[
         Optional[int],  # noqa: UP045
@@ -103,47 +113,62 @@ def augment(
         Optional[Literal["full", "onward", "bridge", "transitions"]],  # noqa: UP045
         typer.Option(
             help="Whole stitched episodes; bridges and what follows them; bridges with a little context; or their "
-            "steps one by one \\[default: full]."
+            "steps one by one \\[default: full].",
+            rich_help_panel=_HOW,
         ),
     ] = None,
     include_original: Annotated[
-        bool, typer.Option("--include-original", help="Write the source's episodes too (D and D_aug).")
+        bool,
+        typer.Option("--include-original", help="Write the source's episodes too (D and D_aug).", rich_help_panel=_HOW),
     ] = False,
     pairs: Annotated[
         Optional[Literal["reach", "paper", "reference", "connect"]],  # noqa: UP045
-        typer.Option(help="How targets are chosen \\[default: the preset's]."),
+        typer.Option(help="How targets are chosen \\[default: the preset's].", rich_help_panel=_HOW),
     ] = None,
     settings: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="NAME=VALUE", help="Change any setting (minari-stitch settings); repeatable."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change any setting (minari-stitch settings); repeatable.",
+            rich_help_panel=_HOW,
+        ),
     ] = None,
     output_id: OutputId = None,
     run_dir: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Where models and proposals are kept \\[default: beside the datasets]."),
+        typer.Option(
+            help="Where models and proposals are kept \\[default: beside the datasets].", rich_help_panel=_WHERE
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_WHERE)] = "auto",
     precision: Annotated[
         Optional[Literal["fp32", "bf16"]],  # noqa: UP045
-        typer.Option(help="Of the diffusion network \\[default: bf16 on CUDA, else fp32]."),
+        typer.Option(help="Of the diffusion network \\[default: bf16 on CUDA, else fp32].", rich_help_panel=_WHERE),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything.", rich_help_panel=_WHERE)] = 0,
     workers: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Processes; the result does not depend on it \\[default: one a core]."),
+        typer.Option(
+            help="Processes; the result does not depend on it \\[default: one a core].", rich_help_panel=_WHERE
+        ),
     ] = None,
     threads: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Threads of each training process \\[default: half the cores]."),
+        typer.Option(help="Threads of each training process \\[default: half the cores].", rich_help_panel=_WHERE),
     ] = None,
     skip_invalid: Annotated[
         bool,
-        typer.Option("--skip-invalid", help="Leave invalid episodes out instead of refusing the dataset."),
+        typer.Option(
+            "--skip-invalid",
+            help="Leave invalid episodes out instead of refusing the dataset.",
+            rich_help_panel=_SOURCE,
+        ),
     ] = False,
-    download: Annotated[bool, typer.Option(help="Fetch a dataset that is not local.")] = True,
+    download: Annotated[bool, typer.Option(help="Fetch a dataset that is not local.", rich_help_panel=_SOURCE)] = True,
     demo_steps: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Steps of a demo/ dataset made on first use \\[default: 200000]."),
+        typer.Option(help="Steps of a demo/ dataset made on first use \\[default: 200000].", rich_help_panel=_SOURCE),
     ] = None,
     force: Force = False,
     as_json: Json = False,
@@ -197,7 +222,10 @@ def augment(
             view.print_result(out, source, result, time.monotonic() - begin, getattr(transform, "form", None))
 
 
-@app.command(epilog="[bold]Examples[/]\n\n  minari-stitch settings\n\n  minari-stitch settings tatu --preset full")
+@app.command(
+    epilog="[bold]Examples[/]\n\n  minari-stitch settings\n\n  minari-stitch settings tatu --preset full",
+    rich_help_panel=_MAKE,
+)
 def settings(
     method: Annotated[Method, typer.Argument(metavar="METHOD", help="A method of augment.")] = "diffstitch",
     preset: Annotated[Literal["fast", "full", "paper"], typer.Option(help="Whose values to show.")] = "fast",
@@ -216,7 +244,9 @@ def settings(
             view.print_settings(out, rows)
 
 
-@app.command(epilog="[bold]Example[/]\n\n  minari-stitch show demo/hopper/medium-replay-stitched-v0")
+@app.command(
+    epilog="[bold]Example[/]\n\n  minari-stitch show demo/hopper/medium-replay-stitched-v0", rich_help_panel=_LOOK
+)
 def show(
     dataset_id: Annotated[str, id_argument(help="A dataset that augment wrote.")],
     as_json: Json = False,
@@ -233,19 +263,19 @@ def show(
             view.print_report(out, dataset)
 
 
-app.command(epilog=_RENDER_EXAMPLES)(render)
-app.command(epilog="\n\n".join(datasets.IMPORT_EXAMPLES))(datasets.import_d4rl)
-app.command(epilog="\n\n".join(exchange.IMPORT_EXAMPLES))(exchange.import_ogbench)
-app.command(epilog="\n\n".join(exchange.EXPORT_EXAMPLES))(exchange.export_ogbench)
-app.command(epilog="\n\n".join(datasets.MIX_EXAMPLES))(datasets.mix)
-app.command(epilog="\n\n".join(edit.FILTER_EXAMPLES))(edit.filter)
-app.command(epilog="\n\n".join(edit.TRIM_EXAMPLES))(edit.trim)
-app.command(epilog="\n\n".join(edit.SELECT_EXAMPLES))(edit.select)
-app.command(epilog="\n\n".join(edit.SCORES_EXAMPLES))(edit.scores)
-app.command(epilog="\n\n".join(trust.CHECK_EXAMPLES))(trust.check)
-app.command(epilog="\n\n".join(trust.VERIFY_EXAMPLES))(trust.verify)
-app.command(epilog="\n\n".join(trust.REPORT_EXAMPLES))(trust.report)
-app.command(epilog="\n\n".join(trust.CARD_EXAMPLES))(trust.card)
+app.command(epilog=_RENDER_EXAMPLES, rich_help_panel=_LOOK)(render)
+app.command(epilog="\n\n".join(datasets.IMPORT_EXAMPLES), rich_help_panel=_DATA)(datasets.import_d4rl)
+app.command(epilog="\n\n".join(exchange.IMPORT_EXAMPLES), rich_help_panel=_DATA)(exchange.import_ogbench)
+app.command(epilog="\n\n".join(exchange.EXPORT_EXAMPLES), rich_help_panel=_DATA)(exchange.export_ogbench)
+app.command(epilog="\n\n".join(datasets.MIX_EXAMPLES), rich_help_panel=_DATA)(datasets.mix)
+app.command(epilog="\n\n".join(edit.FILTER_EXAMPLES), rich_help_panel=_DATA)(edit.filter)
+app.command(epilog="\n\n".join(edit.TRIM_EXAMPLES), rich_help_panel=_DATA)(edit.trim)
+app.command(epilog="\n\n".join(edit.SELECT_EXAMPLES), rich_help_panel=_DATA)(edit.select)
+app.command(epilog="\n\n".join(edit.SCORES_EXAMPLES), rich_help_panel=_DATA)(edit.scores)
+app.command(epilog="\n\n".join(trust.CHECK_EXAMPLES), rich_help_panel=_JUDGE)(trust.check)
+app.command(epilog="\n\n".join(trust.VERIFY_EXAMPLES), rich_help_panel=_JUDGE)(trust.verify)
+app.command(epilog="\n\n".join(trust.REPORT_EXAMPLES), rich_help_panel=_LOOK)(trust.report)
+app.command(epilog="\n\n".join(trust.CARD_EXAMPLES), rich_help_panel=_LOOK)(trust.card)
 
 
 @demo_app.command("list", epilog=_DEMO_EXAMPLE)
