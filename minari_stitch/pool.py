@@ -17,7 +17,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -91,9 +91,9 @@ class Pool:
             for args in arguments:
                 pending.append(pool.submit(_call, args))
                 if len(pending) > 2 * self.workers:
-                    yield pending.pop(0).result()
+                    yield _result(pending.pop(0))
             while pending:
-                yield pending.pop(0).result()
+                yield _result(pending.pop(0))
         except BrokenProcessPool as error:
             if ears.failure is not None:
                 raise ears.failure from None
@@ -112,6 +112,13 @@ class Pool:
             ears.join()
         if ears.failure is not None:  # of the very last report
             raise ears.failure
+
+
+def _result(future: Future[T]) -> T:
+    """Wait for a job, a second at a time: a signal that comes just before a wait begins is seen only after it."""
+    while not wait([future], timeout=1.0).done:
+        pass
+    return future.result()
 
 
 class _Unrelated(SpawnContext.Process):
