@@ -188,8 +188,9 @@ def test_amounts_that_would_hang_the_machine_are_refused(name, value):
 
 
 ORPHANS = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.path.insert(0, {tests!r})
 from minari_stitch.pool import Pool
 from test_pool import linger
