@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
@@ -14,7 +13,7 @@ import typer
 from minari_stitch.registry import found
 
 from . import datasets, edit, exchange, trust, view
-from .common import Force, Json, OutputId, Verbose, err, errors, id_argument, out
+from .common import Force, Json, OutputId, Verbose, err, errors, id_argument, out, processes
 from .render import EPILOG as _RENDER_EXAMPLES
 from .render import render
 from .runs import runs_app
@@ -184,7 +183,7 @@ def augment(
         on_gpu = api.chosen_device(device).startswith("cuda")
         transform = registry.preset(method, preset or ("full" if on_gpu else "fast"))
         amounts = {"n_steps": steps, "output_id": output_id, "seed": seed, "device": device, "precision": precision}
-        amounts |= {"workers": (os.cpu_count() or 1) if workers is None else workers, "threads": threads}
+        amounts |= {"workers": processes(workers), "threads": threads}
         shortcuts = {"delta": delta, "support": support, "form": form, "pairs": pairs}
         transform, run = api.plan(transform, shortcuts, **amounts)
         transform = adjust(transform, dict(map(parse, settings or [])))

@@ -28,6 +28,11 @@ Workers = Annotated[
 ]
 
 
+def processes(workers: int | None) -> int:
+    """How many were asked for, or one a core."""
+    return (os.cpu_count() or 1) if workers is None else workers
+
+
 def local_ids(incomplete: str) -> list[str]:
     """Ids of local datasets that begin so: what a shell completes."""
     from minari_stitch.data.ids import datasets_path, id_of

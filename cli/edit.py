@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
@@ -13,7 +12,7 @@ import typer
 from minari_stitch.progress import Bars
 
 from . import view
-from .common import Force, Json, OutputId, Verbose, Workers, err, errors, id_argument, out
+from .common import Force, Json, OutputId, Verbose, Workers, err, errors, id_argument, out, processes
 
 if TYPE_CHECKING:
     from minari_stitch.data.written import Written
@@ -65,7 +64,7 @@ def filter(  # noqa: A001 - the command's name
                 delta=delta,
                 verified=verified,
                 output_id=output_id,
-                workers=(os.cpu_count() or 1) if workers is None else workers,
+                workers=processes(workers),
                 force=force,
                 progress=progress,
             )

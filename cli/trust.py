@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from .common import Json, Verbose, Workers, err, errors, id_argument, out
+from .common import Json, Verbose, Workers, err, errors, id_argument, out, processes
 from .view import new_table
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def verify(
                 n_steps=steps,
                 pairs=pairs,
                 run_dir=run_dir,
-                workers=(os.cpu_count() or 1) if workers is None else workers,
+                workers=processes(workers),
                 seed=seed,
                 progress=progress,
             )
@@ -145,7 +144,7 @@ def report(
                 pairs=pairs,
                 run_dir=run_dir,
                 results=results,
-                workers=(os.cpu_count() or 1) if workers is None else workers,
+                workers=processes(workers),
                 seed=seed,
                 progress=progress,
             )
