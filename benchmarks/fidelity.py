@@ -35,10 +35,10 @@ from minari_stitch.data.minari_io import Dataset
 from minari_stitch.errors import InvalidDataError, StitchError
 from minari_stitch.pipeline import stitch_record
 from minari_stitch.quality.measures import correlations, marginals
-from minari_stitch.registry import found as methods
 from minari_stitch.sim import demo
 from minari_stitch.sim.oracle import MujocoLocomotion, Simulator
 from minari_stitch.sim.paths import oracle_errors
+from minari_stitch.transforms.registry import found as methods
 
 _LENGTHS = 8
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.suites import DIFFSTITCH, Experiment, Variant
-from minari_stitch import api
+from minari_stitch.api import datasets as api
 from minari_stitch.data.ids import datasets_path, exists, parse_id
 from minari_stitch.errors import DatasetNotFoundError
 from minari_stitch.sim import demo

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from benchmarks.data import AugmentedKind
 from minari_stitch.config import adjust
 from minari_stitch.errors import StitchError
-from minari_stitch.registry import preset
-from minari_stitch.transform import Size, Transform
+from minari_stitch.transforms.base import Size, Transform
+from minari_stitch.transforms.registry import preset
 
 ALGORITHMS = ("dt", "iql", "td3_bc", "bc")
 GOAL_ALGORITHMS = ("gcbc", "gcivl", "gciql")

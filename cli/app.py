@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from minari_stitch.registry import found
+from minari_stitch.transforms.registry import found
 
 from . import datasets, edit, exchange, trust, view
 from .common import Force, Json, OutputId, Verbose, err, errors, id_argument, out, processes
@@ -175,10 +175,11 @@ def augment(
 ) -> None:
     """Write a new dataset of stitched (or otherwise synthetic) episodes made from dataset [bold]ID[/]."""
     with errors(verbose):
-        from minari_stitch import api, registry
+        from minari_stitch.api import datasets as api
         from minari_stitch.config import adjust, parse, to_dict
         from minari_stitch.data.provenance import synthetic_sources
         from minari_stitch.progress import Bars
+        from minari_stitch.transforms import registry
 
         on_gpu = api.chosen_device(device).startswith("cuda")
         transform = registry.preset(method, preset or ("full" if on_gpu else "fast"))
@@ -233,8 +234,8 @@ def settings(
 ) -> None:
     """List every setting of a method, as --set of augment takes it."""
     with errors(verbose):
-        from minari_stitch import registry
         from minari_stitch.config import describe
+        from minari_stitch.transforms import registry
 
         rows = list(describe(registry.preset(method, preset)))
         if as_json:

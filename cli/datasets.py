@@ -42,7 +42,7 @@ def import_d4rl(
 ) -> None:
     """Write a D4RL file as a Minari dataset."""
     with errors(verbose):
-        from minari_stitch import api
+        from minari_stitch.api import datasets as api
 
         begin = time.monotonic()
         with Bars(err) as progress:
@@ -86,7 +86,7 @@ def mix(
 ) -> None:
     """Write the episodes of several datasets, or a share of each, as a new one."""
     with errors(verbose):
-        from minari_stitch import api
+        from minari_stitch.api import datasets as api
 
         begin = time.monotonic()
         with Bars(err) as progress:

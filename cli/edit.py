@@ -55,7 +55,7 @@ def filter(  # noqa: A001 - the command's name
 ) -> None:
     """Write the part of a stitched dataset that qualifies at a smaller delta, or that the simulator confirms."""
     with errors(verbose):
-        from minari_stitch import edit
+        from minari_stitch.api import edit
 
         begin = time.monotonic()
         with Bars(err) as progress:
@@ -103,7 +103,7 @@ def trim(
 ) -> None:
     """Write a dataset whose episodes are cut where their goal is reached, or where nothing moves any more."""
     with errors(verbose):
-        from minari_stitch import edit
+        from minari_stitch.api import edit
 
         with Bars(err) as bars:
             made = edit.trim(
@@ -133,7 +133,7 @@ def select(
 ) -> None:
     """Write the episodes of a dataset that meet all conditions."""
     with errors(verbose):
-        from minari_stitch import edit
+        from minari_stitch.api import edit
 
         with Bars(err) as bars:
             made = edit.select(
@@ -173,7 +173,7 @@ def scores(
 ) -> None:
     """Set the reference scores of a dataset, by which returns are normalised."""
     with errors(verbose):
-        from minari_stitch import edit
+        from minari_stitch.api import edit
 
         found = edit.scores(dataset_id, low=low, high=high, d4rl=d4rl, like=like, random=random, seed=seed)
         if as_json:

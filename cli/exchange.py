@@ -49,7 +49,7 @@ def import_ogbench(
 ) -> None:
     """Write a file of OGBench's as a Minari dataset."""
     with errors(verbose):
-        from minari_stitch import exchange
+        from minari_stitch.api import exchange
         from minari_stitch.progress import Bars
 
         begin = time.monotonic()
@@ -76,7 +76,7 @@ def export_ogbench(
 ) -> None:
     """Write a dataset as the npz files that OGBench's own loader reads."""
     with errors(verbose):
-        from minari_stitch import exchange
+        from minari_stitch.api import exchange
 
         result = exchange.export_ogbench(dataset_id, file, val=val)
         if as_json:

@@ -53,7 +53,7 @@ def check(
 ) -> None:
     """Is a dataset sound? Spaces, lengths, totals, ends, NaN, duplicates, metadata, goals and rewards."""
     with errors(verbose):
-        from minari_stitch.inspect import check
+        from minari_stitch.api.trust import check
         from minari_stitch.progress import Bars
 
         with Bars(err) as progress:
@@ -85,7 +85,7 @@ def verify(
 ) -> None:
     """Is a dataset true? The simulator's word on generated and real steps, rewards and ends."""
     with errors(verbose):
-        from minari_stitch.inspect import verify
+        from minari_stitch.api.trust import verify
         from minari_stitch.progress import Bars
 
         with Bars(err) as progress:
@@ -133,7 +133,7 @@ def report(
 ) -> None:
     """Write one page about a dataset: is it valid, true, new, useful, and where does it come from?"""
     with errors(verbose):
-        from minari_stitch.inspect import report
+        from minari_stitch.api.trust import report
         from minari_stitch.progress import Bars
 
         with Bars(err) as progress:
@@ -172,7 +172,7 @@ def card(
 ) -> None:
     """Write the card of a dataset: a README.md in its folder, in the form of Hugging Face."""
     with errors(verbose):
-        from minari_stitch.inspect import card
+        from minari_stitch.api.trust import card
         from minari_stitch.progress import Bars
 
         with Bars(err) as progress:

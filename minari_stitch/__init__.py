@@ -20,7 +20,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minari_stitch.api import augment, import_d4rl, mix, read
+    from minari_stitch.api.datasets import augment, import_d4rl, mix, read
+    from minari_stitch.api.edit import filter, scores, select, trim
+    from minari_stitch.api.exchange import export_ogbench, import_ogbench
+    from minari_stitch.api.trust import card, check, report, verify
     from minari_stitch.baselines.controls import Real, Resample
     from minari_stitch.baselines.edm import NoiseConfig
     from minari_stitch.baselines.relabel import Relabel
@@ -30,16 +33,13 @@ if TYPE_CHECKING:
     from minari_stitch.data.mix import Mixed
     from minari_stitch.diffstitch.config import DiffusionConfig, ModelConfig, QualifyConfig, StitchConfig
     from minari_stitch.diffstitch.transform import DiffStitch
-    from minari_stitch.edit import filter, scores, select, trim
     from minari_stitch.errors import StitchError
-    from minari_stitch.exchange import export_ogbench, import_ogbench
-    from minari_stitch.inspect import card, check, report, verify
     from minari_stitch.learn.judging import JudgeConfig
     from minari_stitch.learn.loop import FitConfig
     from minari_stitch.pipeline import Augmented
     from minari_stitch.sim.d4rl import Imported
     from minari_stitch.sim.ogbench import Exported, ImportedOGBench
-    from minari_stitch.transform import Sample, Transform
+    from minari_stitch.transforms.base import Sample, Transform
 
     __version__: str
 
@@ -82,7 +82,7 @@ __all__ = [
     "StitchError",
 ]
 _HOMES = {
-    "api": ("augment", "mix", "import_d4rl", "read"),
+    "api.datasets": ("augment", "mix", "import_d4rl", "read"),
     "baselines.controls": ("Real", "Resample"),
     "baselines.edm": ("NoiseConfig",),
     "baselines.relabel": ("Relabel",),
@@ -91,17 +91,17 @@ _HOMES = {
     "data.mix": ("Mixed",),
     "diffstitch.config": ("DiffusionConfig", "ModelConfig", "QualifyConfig", "StitchConfig"),
     "diffstitch.transform": ("DiffStitch",),
-    "edit": ("filter", "scores", "select", "trim"),
+    "api.edit": ("filter", "scores", "select", "trim"),
     "errors": ("StitchError",),
-    "exchange": ("export_ogbench", "import_ogbench"),
-    "inspect": ("card", "check", "report", "verify"),
+    "api.exchange": ("export_ogbench", "import_ogbench"),
+    "api.trust": ("card", "check", "report", "verify"),
     "learn.judging": ("JudgeConfig",),
     "learn.loop": ("FitConfig",),
     "pipeline": ("Augmented",),
     "config": ("settings",),
     "sim.d4rl": ("Imported",),
     "sim.ogbench": ("Exported", "ImportedOGBench"),
-    "transform": ("Sample", "Transform"),
+    "transforms.base": ("Sample", "Transform"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

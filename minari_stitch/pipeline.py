@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from minari_stitch.again import again, filtering
 from minari_stitch.config import to_dict
 from minari_stitch.data import minari_io
 from minari_stitch.data.ids import datasets_path, id_of, versions
@@ -23,7 +22,8 @@ from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError, InvalidDataError, LowAcceptanceError
 from minari_stitch.run import Run
 from minari_stitch.sim.tasks import goals_of
-from minari_stitch.transform import Sample, Transform
+from minari_stitch.transforms.again import again, filtering
+from minari_stitch.transforms.base import Sample, Transform
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ import typing
 
 import pytest
 
-from minari_stitch import registry
 from minari_stitch.baselines.controls import Real, Resample
 from minari_stitch.baselines.synther import SynthER
 from minari_stitch.baselines.tatu import TATU
@@ -12,7 +11,8 @@ from minari_stitch.config import Count, adjust, describe, from_dict, parse, sett
 from minari_stitch.diffstitch.config import DiffusionConfig, ModelConfig, StitchConfig
 from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import ConfigError
-from minari_stitch.transform import Size
+from minari_stitch.transforms import registry
+from minari_stitch.transforms.base import Size
 
 NAMES = typing.get_args(Size)
 METHODS = {name: registry.transform_class(name) for name in registry.found()}

@@ -20,8 +20,8 @@ from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import ConfigError, DatasetIdError, LowAcceptanceError
 from minari_stitch.pipeline import augment as run_augment
 from minari_stitch.pipeline import default_run_directory
-from minari_stitch.registry import from_record
 from minari_stitch.run import Run
+from minari_stitch.transforms.registry import from_record
 
 DISCOUNT = 0.99
 MARGIN = 5

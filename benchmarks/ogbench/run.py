@@ -36,7 +36,7 @@ from benchmarks.executors import local
 from benchmarks.ogbench.generate import Maze, generate
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
 from benchmarks.suites import GOAL_ALGORITHMS, Budget, choose
-from minari_stitch import exchange
+from minari_stitch.api import exchange
 from minari_stitch.data.ids import exists
 from minari_stitch.errors import StitchError
 from minari_stitch.progress import Bars

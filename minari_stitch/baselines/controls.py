@@ -14,7 +14,7 @@ from minari_stitch.data.provenance import original
 from minari_stitch.errors import ConfigError
 from minari_stitch.run import Run
 from minari_stitch.sim import demo
-from minari_stitch.transform import Sample, Transform
+from minari_stitch.transforms.base import Sample, Transform
 
 
 @settings

@@ -16,7 +16,7 @@ from minari_stitch.learn.seeds import seeded
 from minari_stitch.learn.tables import Tables, load_weights, train_rows
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
-from minari_stitch.transform import LOWEST_ACCEPTANCE, PATIENCE, Sample
+from minari_stitch.transforms.base import LOWEST_ACCEPTANCE, PATIENCE, Sample
 
 
 class JudgedJob(Job):

@@ -23,7 +23,7 @@ from minari_stitch.data.provenance import provenance
 from minari_stitch.errors import ConfigError
 from minari_stitch.run import Run
 from minari_stitch.sim.tasks import goals_of
-from minari_stitch.transform import Sample, Transform
+from minari_stitch.transforms.base import Sample, Transform
 
 _SEEN = 50_000  # states from which clusters are made; all are assigned
 

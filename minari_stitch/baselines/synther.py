@@ -33,7 +33,7 @@ from minari_stitch.learn.seeds import chunk_generator, seeded
 from minari_stitch.learn.tables import load_weights, split, train_rows
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
-from minari_stitch.transform import Transform
+from minari_stitch.transforms.base import Transform
 
 _SALT = 101
 _FLOOR = 1e-4

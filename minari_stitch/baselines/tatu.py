@@ -30,7 +30,7 @@ from minari_stitch.learn.tables import Tables, load_weights, train_rows
 from minari_stitch.pool import Pool
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
-from minari_stitch.transform import Transform
+from minari_stitch.transforms.base import Transform
 
 _SALTS = {"ensemble": 201, "policy": 202}
 _LOG_VARIANCE = (-10.0, 0.5)

@@ -32,7 +32,7 @@ from minari_stitch.learn.tables import Tables
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 from minari_stitch.sim.tasks import goals_of
-from minari_stitch.transform import LOWEST_ACCEPTANCE, PATIENCE, Sample, Transform
+from minari_stitch.transforms.base import LOWEST_ACCEPTANCE, PATIENCE, Sample, Transform
 
 
 @settings

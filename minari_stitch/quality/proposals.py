@@ -17,10 +17,10 @@ from minari_stitch.diffstitch.transform import DiffStitch, FittedDiffStitch
 from minari_stitch.errors import ConfigError, InvalidDataError
 from minari_stitch.pipeline import default_run_directory, stitch_record
 from minari_stitch.progress import Progress
-from minari_stitch.registry import from_record
 from minari_stitch.run import Run
 from minari_stitch.sim.oracle import RecordedStates, oracle_of
 from minari_stitch.sim.paths import agreement, crossed, largest, oracle_errors, real_paths
+from minari_stitch.transforms.registry import from_record
 
 DELTAS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 

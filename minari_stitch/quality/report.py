@@ -12,7 +12,6 @@ from typing import Any, Literal
 import jinja2
 import numpy as np
 
-from minari_stitch.again import again
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.mix import MIX_KEY
 from minari_stitch.data.provenance import RECORD_KEY
@@ -25,6 +24,7 @@ from minari_stitch.quality.plots import BAD, MADE, MUTED, REAL, Picture
 from minari_stitch.quality.rows import plain_numbers
 from minari_stitch.quality.seen import Strip
 from minari_stitch.quality.verify import Verified
+from minari_stitch.transforms.again import again
 
 Verdict = Literal["good", "fair", "bad", "unknown"]
 

@@ -10,8 +10,8 @@ import minari_stitch as ms
 from benchmarks import paper, prepare, report, run, suites, tables
 from benchmarks.results import Cell
 from benchmarks.suites import SUITES, Experiment, Variant, dataset, subset
-from minari_stitch import registry
 from minari_stitch.config import adjust, parse
+from minari_stitch.transforms import registry
 
 FAMILIES = ("demo", "d4rl")
 PAPER = ("table1", "table2", "table3", "table4")

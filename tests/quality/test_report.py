@@ -8,13 +8,13 @@ import pytest
 import toy
 
 import minari_stitch as ms
-from minari_stitch.again import again, filtering
 from minari_stitch.data import minari_io
 from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.quality import plots
 from minari_stitch.quality.learners import identity, learners
 from minari_stitch.quality.measures import correlations, marginals, novelty, usefulness
 from minari_stitch.quality.verify import unit
+from minari_stitch.transforms.again import again, filtering
 
 
 class Reader(HTMLParser):

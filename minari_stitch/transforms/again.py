@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from minari_stitch.config import describe
 from minari_stitch.errors import ConfigError
-from minari_stitch.registry import found, from_record, preset, transform_class
-from minari_stitch.transform import Size
+from minari_stitch.transforms.base import Size
+from minari_stitch.transforms.registry import found, from_record, preset, transform_class
 
 
 def again(record: Mapping[str, Any]) -> list[str]:

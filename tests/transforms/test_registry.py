@@ -9,9 +9,9 @@ import pytest
 import toy
 
 import minari_stitch as ms
-from minari_stitch import registry
 from minari_stitch.data import minari_io
 from minari_stitch.errors import ConfigError, InvalidDataError
+from minari_stitch.transforms import registry
 
 MODULE = '''
 import numpy as np
@@ -114,7 +114,7 @@ def test_a_record_finds_its_transform(outside):
 
 def test_ours_are_there_without_being_imported():
     assert list(registry.found()) == ["diffstitch", "real", "relabel", "resample", "synther", "tatu"]
-    code = "import sys; from minari_stitch import registry; registry.found(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from minari_stitch.transforms.registry import found; found(); sys.exit('torch' in sys.modules)"
     assert toy.run(sys.executable, "-c", code).returncode == 0
 
 

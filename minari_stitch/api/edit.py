@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from minari_stitch import pipeline
-from minari_stitch.api import AnyDataset, Reporting, read, reports
+from minari_stitch.api.datasets import AnyDataset, Reporting, read, reports
 from minari_stitch.config import checked
 from minari_stitch.data import minari_io, parts
 from minari_stitch.data.dataset import Dataset

@@ -25,7 +25,7 @@ from minari_stitch.progress import Bars, Progress
 from minari_stitch.run import Precision, Run
 from minari_stitch.sim import d4rl, demo
 from minari_stitch.sim.d4rl import Imported
-from minari_stitch.transform import Transform
+from minari_stitch.transforms.base import Transform
 
 if TYPE_CHECKING:
     AnyDataset = str | MinariDataset | Dataset | Written

@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minari_stitch.again import again
-from minari_stitch.api import AnyDataset, Reporting, read, reports
+from minari_stitch.api.datasets import AnyDataset, Reporting, read, reports
 from minari_stitch.config import checked
 from minari_stitch.data import minari_io
 from minari_stitch.data.card import CARD, FIGURES_KEY, Tally, write_card
@@ -28,6 +27,7 @@ from minari_stitch.quality.seen import strips
 from minari_stitch.quality.verify import Verified
 from minari_stitch.sim import demo
 from minari_stitch.sim.oracle import RecordedStates, oracle_of
+from minari_stitch.transforms.again import again
 
 if not TYPE_CHECKING:
     AnyDataset = Reporting = Any

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minari_stitch.api import AnyDataset, Reporting, read, reports
+from minari_stitch.api.datasets import AnyDataset, Reporting, read, reports
 from minari_stitch.config import checked
 from minari_stitch.data.written import check_writable
 from minari_stitch.sim import ogbench

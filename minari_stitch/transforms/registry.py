@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from minari_stitch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from minari_stitch.transform import Transform
+    from minari_stitch.transforms.base import Transform
 
 GROUP = "minari_stitch.transforms"
 
@@ -26,7 +26,7 @@ def transform_class(name: str) -> type[Transform]:
     Raises:
         ConfigError: There is none of that name, or it is no transform.
     """
-    from minari_stitch.transform import Transform  # here: names alone cost no import of torch
+    from minari_stitch.transforms.base import Transform  # here: names alone cost no import of torch
 
     points = found()
     if name not in points:

@@ -1,0 +1,1 @@
+"""What a script calls and the command line shows: `import minari_stitch` has all of it."""
