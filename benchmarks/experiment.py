@@ -1,6 +1,7 @@
 """A unit of work: train the runs of some cells together, evaluate them, and say how it went.
 
-On a CPU it is one cell, on one thread; on a GPU all cells of a learner on one pair of datasets.
+On a CPU it is one cell, or a few of small networks, on one thread; on a GPU all cells of a learner on one pair of
+datasets.
 """
 
 from __future__ import annotations
@@ -97,9 +98,10 @@ def cells(
 def work_units(
     pending: Sequence[Cell], budget: Budget, *, device: str = "cpu", precision: trainer.Precision = "fp32"
 ) -> list[WorkUnit]:
-    """Group unfinished cells into units of work."""
+    """Group unfinished cells into units of work: those of a learner on one pair of datasets, on a CPU `lanes` at most."""
     options: dict[str, Any] = {"budget": budget, "device": device, "precision": precision}
-    if device == "cpu":
+    lanes = budget.lanes if device == "cpu" else len(pending)
+    if lanes == 1:
         groups = [(cell,) for cell in pending]
     else:
         # Cells on original data join the first group of their learner and dataset.
@@ -110,8 +112,12 @@ def work_units(
             for cell in members:
                 which = (cell.augmented, cell.kind) if cell.augmented else first
                 mixes.setdefault((cell.original, which), []).append(cell)
-        groups = [tuple(group) for group in mixes.values()]
+        groups = [part for group in mixes.values() for part in _batched(group, lanes)]
     return [WorkUnit(cells=tuple(g), config=settings(g[0].algo, g[0].dataset, budget), **options) for g in groups]
+
+
+def _batched(cells: Sequence[Cell], size: int) -> list[tuple[Cell, ...]]:
+    return [tuple(cells[at : at + size]) for at in range(0, len(cells), size)]
 
 
 def for_goals(module: Any) -> bool:

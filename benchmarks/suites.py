@@ -34,6 +34,7 @@ class Budget:
         episodes: Of each evaluation and seed.
         steps: Gradient steps of each learner; its own where it has no entry.
         settings: Other settings of a learner.
+        lanes: Runs that are trained together on a CPU; more pay where networks are small.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Budget:
     episodes: int = 10
     steps: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    lanes: int = 1
 
     @property
     def protocol(self) -> str:
@@ -85,6 +87,7 @@ BUDGETS = {
             seeds=8,
             evaluations=5,
             last=2,
+            lanes=8,
             steps={"dt": 4_000, "iql": 30_000, "td3_bc": 30_000, "bc": 30_000},
             settings={
                 "dt": _SMALL_DT,
@@ -95,7 +98,9 @@ BUDGETS = {
             },
         ),
         # A sequence model's policy changes much from one evaluation to the next: average more of them.
-        Budget(name="knee-dt", seeds=16, evaluations=10, last=5, steps={"dt": 4_000}, settings={"dt": _SMALL_DT}),
+        Budget(
+            name="knee-dt", seeds=16, evaluations=10, last=5, lanes=8, steps={"dt": 4_000}, settings={"dt": _SMALL_DT}
+        ),
         Budget(name="paper", seeds=5, evaluations=20),
     )
 }

@@ -1,5 +1,6 @@
 """The command from end to end on a light environment: the table, resuming, executors, and what is refused."""
 
+import dataclasses
 import importlib
 import json
 import re
@@ -98,7 +99,7 @@ def test_processes_and_runs_give_the_same(command, tmp_path):
         assert record["score"] == pytest.approx(alone[cell]["score"], rel=1e-4)
 
 
-def test_work_units_on_a_gpu_hold_all_seeds():
+def test_work_units_hold_all_seeds_on_a_gpu_and_some_on_a_cpu():
     pendulum.write()
     extra = copy_of_source("test/pendulum-ser-v0")
     budget, wanted = BUDGETS["smoke"], {}
@@ -112,6 +113,9 @@ def test_work_units_on_a_gpu_hold_all_seeds():
     assert all(len({cell.augmented for cell in unit.cells} - {""}) == 1 for unit in units)
     assert {cell for unit in units for cell in unit.cells} == set(wanted)
     assert len(experiment.work_units(list(wanted), budget, device="cpu")) == 9
+    few = experiment.work_units(list(wanted), dataclasses.replace(budget, lanes=4), device="cpu")
+    assert sorted(len(unit.cells) for unit in few) == [2, 3, 4]
+    assert {cell for unit in few for cell in unit.cells} == set(wanted)
 
 
 def test_a_cell_that_diverges_is_a_named_result(command, tmp_path, monkeypatch):
