@@ -98,7 +98,7 @@ def cells(
 def work_units(
     pending: Sequence[Cell], budget: Budget, *, device: str = "cpu", precision: trainer.Precision = "fp32"
 ) -> list[WorkUnit]:
-    """Group unfinished cells into units of work: those of a learner on one pair of datasets, on a CPU `lanes` at most."""
+    """Group unfinished cells into units of work: all of a learner on one pair of datasets, on a CPU only `lanes`."""
     options: dict[str, Any] = {"budget": budget, "device": device, "precision": precision}
     lanes = budget.lanes if device == "cpu" else len(pending)
     if lanes == 1:
