@@ -103,6 +103,11 @@ class StitchConfig:
     `connect`: the same, of those that lead where no trajectory leads from the source, whatever their returns."""
     regions: Count = 128
     """Of the state space, for pairs that `connect` (k-means)."""
+    rising: bool | None = None
+    """Of `reach` and `connect`: a target promises more return than its source. None: with `connect` where rewards
+    differ and all trajectories pursue one goal, so that returns can be compared."""
+    nearest: Share = 1.0
+    """Share of the drawn pairs that are bridged: those whose target is most like what was dreamed."""
     similarity: Literal["euclidean", "cosine"] = "euclidean"
     """How a dreamed state is compared with a target (paper: cosine)."""
     min_similarity: float | None = None
@@ -168,6 +173,11 @@ class StitchConfig:
         return self.pairs != "connect"
 
     @property
+    def rises(self) -> bool:
+        """Whether a target has to promise more than its source, as far as settings say."""
+        return self.pairs == "reach" if self.rising is None else self.rising
+
+    @property
     def needs_repairers(self) -> bool:
         """Whether dynamics networks that do not judge are asked for."""
         return self.repair_steps > 0 or self.draws > 1
@@ -193,4 +203,4 @@ class QualifyConfig:
     (paper)."""
     better: bool = True
     """Reject what does not raise the discounted return of the source (released code; the paper does not ask, and pairs
-    that connect do not)."""
+    that connect only where returns can be compared)."""

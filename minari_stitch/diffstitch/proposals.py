@@ -142,11 +142,12 @@ class StitchReport:
 def propose(models: Models, source: Source, config: StitchConfig, seed: int, chunk: int) -> Proposals:
     """Propose and judge one numbered chunk of pairs, from a generator seeded by `(seed, chunk)`.
 
-    For each pair `config.draws` bridges are drawn, and the one that the repairing networks find truest is kept.
+    Of the drawn pairs a share `config.nearest` is bridged. For each `config.draws` bridges are drawn, and the one that
+    the repairing networks find truest is kept.
     """
     generator = chunk_generator(seed, chunk, source.z.device)
-    candidates = choose_pairs(source, config, config.chunk, generator)
-    pairs = estimate_steps(models, source, candidates, config, generator)
+    candidates = choose_pairs(source, config, round(config.chunk / config.nearest), generator)
+    pairs = estimate_steps(models, source, candidates, config, generator).nearest(config.chunk)
     states = _truest(models, source, pairs, config, generator)
     bridges = wrap_up(models, pairs, states, config)
     verdict = judge(models, source, bridges)

@@ -1,7 +1,8 @@
 """What the data connect: regions of the state space, and which of them some trajectory leads between.
 
-Where rewards say nothing, a pair of states is worth what its bridge opens up: regions that the target's trajectory
-goes on to, and that no trajectory reaches from where the source is.
+A learner that bootstraps joins trajectories by itself where they pass through one region. A bridge is worth what it
+adds to that: more return than any chain of trajectories earns from where the source is, or, where rewards say nothing,
+regions that none reaches.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ _FITTED = 20_000
 """States that regions are found from; all are assigned to them."""
 _BLOCK = 2**24
 """Visits compared at once."""
+_SWEEPS, _SETTLED = 100, 0.001
+"""Of value iteration: sweeps at most, and the share by which a value may still rise when it stops."""
 
 
 class Regions:
@@ -29,7 +32,8 @@ class Regions:
 
     Attributes:
         region: `(N + E,)` region of each state.
-        joined: `(K, K)` whether a trajectory leads from one to another; each is joined to itself.
+        joined: `(K, K)` whether trajectories lead from one to another, changing over where they share a region; where
+            they lead everywhere, whether a single one does. Each is joined to itself.
     """
 
     def __init__(self, z: Tensor, episode: Tensor, step: Tensor, count: int, seed: int) -> None:
@@ -50,8 +54,44 @@ class Regions:
         self.joined = torch.eye(shape[1], dtype=torch.bool, device=z.device)
         for rows in torch.arange(shape[0], device=z.device).split(max(1, _BLOCK // shape[1] ** 2)):
             self.joined |= (first[rows, :, None] <= self._last[rows, None, :]).any(0)
+        if not (chained := _closure(self.joined)).all():
+            self.joined = chained
+
+    def earned(self, returns: Tensor, ended: Tensor, discount: float) -> Tensor:
+        """Value iteration over the regions: what the best chain of trajectories earns from a state on.
+
+        Args:
+            returns: `(N + E,)` discounted return-to-go of each state in its own trajectory.
+            ended: `(N + E,)` states in which the environment ended an episode, where no trajectory goes on.
+            discount: Gamma.
+
+        Returns:
+            `(N + E,)`, the same for all states of a region; at an end its own return.
+        """
+        following = torch.cat([self._episode[1:] == self._episode[:-1], self._episode.new_zeros(1, dtype=torch.bool)])
+        rewards = torch.cat([returns[:-1] - discount * returns[1:], returns.new_zeros(1)])
+        # Backwards in time, all trajectories at once.
+        latest_first = self._step.argsort(descending=True, stable=True).split(self._step.bincount().flip(0).tolist())
+        steps = [rows[following[rows]] for rows in latest_first[1:]]
+        going, nothing = self.region[~ended], returns.new_full((len(self.joined),), -torch.inf)
+        best = nothing.scatter_reduce(0, going, returns[~ended], "amax")
+        for _ in range(_SWEEPS):
+            value = torch.where(ended, returns, best[self.region])
+            for rows in steps:
+                value[rows] = torch.maximum(value[rows], rewards[rows] + discount * value[rows + 1])
+            before, best = best, best.scatter_reduce(0, going, value[~ended], "amax")
+            if torch.allclose(before, best, rtol=_SETTLED, atol=0):
+                break
+        return torch.where(ended, returns, best[self.region])
 
     def opened(self, source: Tensor, target: Tensor) -> Tensor:
         """Regions that targets `(P,)` go on to and that no trajectory reaches from sources `(B,)`: `(B, P)` counts."""
         onward = self._last[self._episode[target]] >= self._step[target][:, None]
         return (~self.joined[self.region[source]]).float() @ onward.float().T
+
+
+def _closure(joined: Tensor) -> Tensor:
+    """What can be reached in any number of steps."""
+    while not torch.equal(further := (joined.float() @ joined.float()) > 0, joined):
+        joined = further
+    return joined

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,9 @@ from minari_stitch.diffstitch.config import StitchConfig
 from minari_stitch.diffstitch.regions import Regions
 from minari_stitch.errors import NothingToStitchError
 from minari_stitch.learn.scales import Scales
+
+_GAIN = 0.01
+"""Share by which a bridge has to raise what chains of trajectories earn: regions are coarse."""
 
 
 class Source:
@@ -50,7 +54,11 @@ class Source:
         self.step = torch.arange(len(raw), device=device) - offsets[self.episode]
         self.last = offsets[self.episode + 1] - 1
         self._sorted: dict[tuple[str, StitchConfig], Tensor] = {}
+        ends = np.zeros(len(raw), bool)
+        ends[episodes.state_offsets[1:] - 1] = episodes.terminations[episodes.offsets[1:] - 1]
+        self._ended = torch.tensor(ends, device=device)
         self._regions: dict[int, Regions] = {}
+        self._chained: dict[int, Tensor] = {}
 
     @cached_property
     def _inner(self) -> Tensor:
@@ -92,11 +100,31 @@ class Source:
         other = (self.episode[source] != self.episode[target]) | self.single
         return other & (self.returns[target] > self.returns[source])
 
-    def connects(self, source: Tensor, target: Tensor, regions: int) -> Tensor:
-        """`(B, P)` whether targets `(P,)` lead on to a region that no trajectory reaches from sources `(B,)`."""
-        if regions not in self._regions:
-            self._regions[regions] = Regions(self.z, self.episode, self.step, regions, seed=0)
-        return self._regions[regions].opened(source, target) > 0
+    def adds(self, source: Tensor, target: Tensor, steps: Tensor, config: StitchConfig) -> Tensor:
+        """Whether bridges of `steps (B, P)` states add something to what chains of trajectories give, see `regions`.
+
+        They raise the return of their sources `(B,)` beyond the best chain's, if they earn what the sources did in as
+        many steps; or, where returns cannot be compared, lead on to regions that no trajectory reaches from there.
+
+        Returns:
+            `(B, P)` for targets `(P,)`.
+        """
+        if config.regions not in self._regions:
+            self._regions[config.regions] = Regions(self.z, self.episode, self.step, config.regions, seed=0)
+        regions = self._regions[config.regions]
+        if not config.rises:
+            return regions.opened(source, target) > 0
+        chained = self.chained(config.regions)
+        ahead = torch.minimum(source[:, None] + steps + 1, self.last[source][:, None])
+        own = self.returns[source][:, None] - self.power(ahead - source[:, None]) * self.returns[ahead]
+        gain = own + self.power(steps + 1) * chained[target] - chained[source][:, None]
+        return gain > _GAIN * chained[source].abs()[:, None]
+
+    def chained(self, regions: int) -> Tensor:
+        """`(N + E,)` what the best chain of trajectories earns from each state."""
+        if regions not in self._chained:
+            self._chained[regions] = self._regions[regions].earned(self.returns, self._ended, self.discount)
+        return self._chained[regions]
 
     def suffix_return(self, source: Tensor, target: Tensor, steps: Tensor) -> Tensor:
         """`(B,)` discounted return of the target's suffix, cut where the time limit cuts the stitched episode."""

@@ -70,6 +70,12 @@ class Pairs:
     similarity: Tensor
     reachable: Tensor
 
+    def nearest(self, count: int) -> Pairs:
+        """Those `count` of which the target is most like its dreamed state, in order; the unreachable come last."""
+        likeness = self.similarity.masked_fill(~self.reachable, -torch.inf)
+        kept = likeness.argsort(descending=True, stable=True)[:count].sort().values
+        return Pairs(**{name: value[kept] for name, value in vars(self).items()})
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bridges:
@@ -142,7 +148,8 @@ def estimate_steps(
 
     A length is open only if the bridge fits in the time limit. With `reach` a candidate is open only if its own
     return could raise the source's and it belongs to another episode, with `connect` if it leads where no trajectory
-    leads from the source; paper and released code leave that to chance and to the qualification.
+    leads from the source, and raises its return where `rising` says so; paper and released code leave that to chance
+    and to the qualification.
 
     Returns:
         Pairs; where no candidate is open or similar enough, `reachable` is False.
@@ -158,13 +165,13 @@ def estimate_steps(
         first = low if config.literal_delta else low + 1
         dream = window[:, first : first + high - low + 1]
     open_ = source.fits(rows[:, None], low)
-    if config.pairs == "reach":
+    if config.pairs == "reach" or (config.pairs == "connect" and config.rises):
         open_ = open_ & source.may_follow(rows[:, None], candidates.targets)
-    elif config.pairs == "connect":
-        open_ = open_ & source.connects(rows, candidates.targets[0], config.regions)
     lengths = low + torch.arange(dream.shape[1], device=rows.device)
     fits = source.fits(rows[:, None], lengths)
     best, offset = closest(dream, fits, source.z[candidates.targets], config)
+    if config.pairs == "connect":
+        open_ = open_ & source.adds(rows, candidates.targets[0], low + offset, config)
     best = best.masked_fill(~open_, -torch.inf)
     if config.pairs == "reference" and config.min_similarity is not None:
         noise = torch.rand(best.shape, device=best.device, generator=generator)

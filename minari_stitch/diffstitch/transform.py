@@ -81,8 +81,6 @@ class DiffStitch(Transform):
     def __post_init__(self) -> None:
         """Refuse settings that do not fit together."""
         models, diffusion, stitch = self.models, self.models.diffusion, self.stitch
-        if not stitch.by_return:  # no return is asked for
-            object.__setattr__(self, "qualify", dataclasses.replace(self.qualify, better=False))
         room = diffusion.horizon - diffusion.context - 1
         if stitch.longest > room:
             raise ConfigError(
@@ -120,15 +118,30 @@ class DiffStitch(Transform):
     def found(self, dataset: Dataset, run: Run) -> FittedDiffStitch:
         """What the run directory holds; nothing is trained, see `FittedDiffStitch.trained`."""
         goals = goals_of(dataset)
+        method = self._settled(dataset, goals)
         job = StitchJob.of(
-            self,
+            method,
             _seen(dataset, goals),
             run,
             trained=[self.models, self.stitch.discount],
-            sampled=[self.stitch],
+            sampled=[method.stitch],
             normalizer=self.models.diffusion.normalizer,
         )
-        return FittedDiffStitch(transform=self, dataset=dataset, run=run, job=job, goals=goals)
+        return FittedDiffStitch(transform=method, dataset=dataset, run=run, job=job, goals=goals)
+
+    def _settled(self, dataset: Dataset, goals: Goals | None) -> DiffStitch:
+        """These settings, with what was left to the dataset: whether its returns can be compared."""
+        if self.stitch.pairs != "connect":
+            return self
+        rising = self.stitch.rising
+        if rising is None:
+            episodes = dataset.episodes
+            differ = np.ptp(episodes.returns_to_go(self.stitch.discount)) > 0
+            first = episodes.observations[episodes.state_offsets[:-1]]
+            rising = bool(differ) and (goals is None or not np.ptp([goals.goal(row) for row in first], axis=0).any())
+        stitch = dataclasses.replace(self.stitch, rising=rising)
+        qualify = dataclasses.replace(self.qualify, better=self.qualify.better and rising)
+        return dataclasses.replace(self, stitch=stitch, qualify=qualify)
 
 
 class StitchJob(Job):

@@ -100,6 +100,16 @@ class Maze:
             way.append(nearer[0] if rng is None else nearer[rng.integers(len(nearer))])
         return way
 
+    def stretch(self, start: Cell, goal: Cell) -> tuple[Sequence[int], Sequence[int]]:
+        """The longest straight stretch of a shortest way, of equal ones the most central: index of its end cells."""
+        way = np.array(self.route(start, goal))
+        turns = np.flatnonzero(np.any(np.diff(way, 2, axis=0), axis=1)) + 1
+        ends = np.stack([np.r_[0, turns], np.r_[turns, len(way) - 1]], 1)
+        off_centre = np.abs(ends.mean(1) - (len(way) - 1) / 2)
+        first, last = ends[np.lexsort([off_centre, -np.diff(ends)[:, 0]])[0]]
+        rows, columns = way[[first, last]].T
+        return rows.tolist(), columns.tolist()
+
     def depth(self, places: np.ndarray, distance: np.ndarray) -> np.ndarray:
         """`(B,)` how far free places are from a goal, in cells along the corridors.
 

@@ -34,8 +34,10 @@ _NEAR = 0.15  # m from a waypoint at which the next one is headed for
 _MARGIN = 0.2  # m from walls within which no destination is drawn
 _RIM = 0.4  # cells from the gap
 _STITCH_CELLS, _STITCH_STEPS = 4, 200
-_NAMES = {"umaze": "UMaze", "medium": "Medium", "large": "Large"}
+_NAMES = {"umaze": "UMaze", "medium": "Medium", "large": "Large", "zigzag": "UMaze"}
+_ZIGZAG = ["111111", "100001", "111101", "111101", "100001", "101111", "101111", "100001", "111111"]
 _GAPS = {"split": 0.6, "split-near": 0.3, "split-meet": -1.0}
+_WIDE = 1.4  # gap of the maze whose walls are thicker: clones and clusters span the others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,9 @@ class MazeRecipe:
         """The environment; of `split` with one start and one goal, the cells farthest apart."""
         register_robotics(self.env_id)
         spec = gym.spec(self.env_id)
+        if self.env == "zigzag":
+            layout = [[int(cell) for cell in row] for row in _ZIGZAG]
+            spec = dataclasses.replace(spec, kwargs=spec.kwargs | {"maze_map": layout}, max_episode_steps=800)
         if self.kind != "split":
             return spec
         layout = [list(row) for row in spec.kwargs["maze_map"]]
@@ -117,8 +122,7 @@ class MazeRecipe:
 
     @cached_property
     def _maze(self) -> Maze:
-        register_robotics(self.env_id)
-        return Maze(gym.spec(self.env_id).kwargs["maze_map"])
+        return Maze(dataclasses.replace(self, kind="play").spec.kwargs["maze_map"])
 
     def episodes(self, actor: int, env: gym.Env, seed: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
         """Play episode after episode, without end.
@@ -161,13 +165,13 @@ class _Free:
 
 
 class _Split:
-    """`split`: the maze is cut where half of the way from start to goal is done."""
+    """`split`: the maze is cut in the middle of the longest straight stretch of the way from start to goal."""
 
     def __init__(self, recipe: MazeRecipe, maze: Maze) -> None:
         self._maze = maze
         self._start, self._goal = recipe.ends
         self._distance = maze.distances(self._goal)
-        middle, half = self._distance[self._start] / 2, recipe.gap / 2
+        middle, half = self._distance[maze.stretch(self._start, self._goal)].mean(), recipe.gap / 2
         self._bounds = {"start": middle + half, "goal": middle - half}
         # Of the cells on the side of the start, those that can be reached from there without crossing the gap.
         self._cells = {"goal": maze.cells, "start": self._reachable("start")}
@@ -176,7 +180,8 @@ class _Split:
         """None where the controller's noise carried it into the gap."""
         if actor == "start":
             options = {"reset_cell": np.array(self._start), "goal_cell": np.array(self._goal)}
-            part = _walk(env, self._maze, options, [self._place(actor, rng) for _ in range(4)], rng, towards_goal=False)
+            places = [self._place(actor, rng) for _ in range(4)]
+            part = _walk(env, self._maze, options, places, rng, towards_goal=False)
         else:
             first, via = self._place(actor, rng), self._place(actor, rng)
             options = {"reset_cell": self._maze.cell(first), "goal_cell": np.array(self._goal)}
@@ -282,4 +287,5 @@ MAZE_RECIPES: dict[str, MazeRecipe] = {}
 for _env in _NAMES:
     for _name in ("play", *_GAPS, "stitch"):
         _id, _kind = f"demo/pointmaze/{_env}-{_name}-v0", _name.partition("-")[0]
-        MAZE_RECIPES[_id] = MazeRecipe(dataset_id=_id, env=_env, kind=_kind, gap=_GAPS.get(_name, 0.0))  # type: ignore[arg-type]
+        _gap = _WIDE if (_env, _name) == ("zigzag", "split") else _GAPS.get(_name, 0.0)
+        MAZE_RECIPES[_id] = MazeRecipe(dataset_id=_id, env=_env, kind=_kind, gap=_gap)  # type: ignore[arg-type]

@@ -91,6 +91,18 @@ def test_the_choice_depends_on_the_generator_alone(pairs):
     assert not torch.equal(one.source, other.source) and not torch.equal(one.targets, other.targets)
 
 
+def test_the_nearest_pairs_are_kept_in_order():
+    every = torch.arange(4)
+    pairs = Pairs(
+        source=every,
+        target=every,
+        steps=every,
+        similarity=torch.tensor([0.1, 0.9, 0.5, 1.0]),
+        reachable=torch.tensor([True, True, True, False]),
+    )
+    assert pairs.nearest(2).source.tolist() == [1, 2] and pairs.nearest(4).source.tolist() == [0, 1, 2, 3]
+
+
 # Module 1.
 
 

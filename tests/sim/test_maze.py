@@ -86,3 +86,11 @@ def test_ways_through_walls_are_seen():
     assert made.crosses_wall(*through).tolist() == [True, False, False]
     larger = maze(scale=4.0)
     assert larger.crosses_wall(*(4 * place for place in through)).tolist() == [True, False, False]
+
+
+def test_the_longest_stretch_is_the_most_central():
+    made = Maze([[int(cell) for cell in row] for row in ("111111", "100001", "111101", "100001", "101111", "111111")])
+    ends = made.stretch(*made.farthest())
+    assert [tuple(end) for end in zip(*ends, strict=True)] in ([(3, 4), (3, 1)], [(1, 1), (1, 4)])
+    straight = Maze([[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
+    assert straight.stretch((1, 1), (1, 3)) == ([1, 1], [1, 3])

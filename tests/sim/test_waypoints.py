@@ -63,13 +63,13 @@ def test_episodes_are_short_and_most_reach_their_goal(made):
         assert (episodes.returns[:-1] <= STAY + 1).all()
 
 
-@pytest.mark.parametrize("name", ["umaze-split", "umaze-split-near", "large-split"])
+@pytest.mark.parametrize("name", ["umaze-split", "umaze-split-near", "large-split", "zigzag-split"])
 def test_nothing_enters_the_gap(name):
     recipe, episodes = MAZE_RECIPES[f"demo/pointmaze/{name}-v0"], rollout(name, 3000)
     maze = Maze(recipe.spec.kwargs["maze_map"])
     start, goal = recipe.ends
     distance = maze.distances(goal)
-    middle = distance[start] / 2
+    middle = distance[maze.stretch(start, goal)].mean()
     sides = {"start": 0, "goal": 0}
     for number, part in enumerate(episodes):
         achieved, desired, _ = columns(part)
