@@ -45,7 +45,7 @@ LAYERS = [
     {"draw.figures"},
     {"draw.camera"},
     {"draw.render"},
-    {"learn.loop", "learn.nets", "learn.normalize", "learn.seeds"},
+    {"learn.clusters", "learn.loop", "learn.nets", "learn.normalize", "learn.seeds"},
     {"learn.scales"},
     {"learn.tables"},
     {"learn.judging"},

@@ -75,11 +75,11 @@ class Algorithm(Protocol):
     def noise(
         self, config: Any, sizes: Sizes, generators: Sequence[Generator], batch_size: int, steps: int
     ) -> dict[str, Tensor]:
-        """What else is random in the next `steps` updates: name -> `(steps, K, ...)`; may be empty."""
+        """What else is random in the next `steps` updates: name -> `(steps, K, ...)`; `no_noise` where nothing is."""
         ...
 
     def policy_frequency(self, config: Any) -> int:
-        """Updates for each update of the policy: 2 where it learns in every second one, as in TD3, else 1."""
+        """Updates for each update of the policy: 2 where it learns in every second one, as in TD3; `every_update`."""
         ...
 
     def update(
@@ -101,6 +101,18 @@ class Algorithm(Protocol):
             `(K, N, A)` in [-1, 1].
         """
         ...
+
+
+def no_noise(
+    config: Any, sizes: Sizes, generators: Sequence[Generator], batch_size: int, steps: int
+) -> dict[str, Tensor]:
+    """The `noise` of learners of whose updates nothing else is random."""
+    return {}
+
+
+def every_update(config: Any) -> int:
+    """The `policy_frequency` of learners whose policy learns in every update."""
+    return 1
 
 
 def task(dataset_id: str) -> tuple[str, str]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, State
+from benchmarks.algos import Info, State, every_update, no_noise
 from benchmarks.batches import Ratio, Sampler, Sizes
 from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, forward, gradients, mlp, moments
 
 CONTEXT = 1
 BLOCK = 100
+noise, policy_frequency = no_noise, every_update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +51,6 @@ def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State
     """One actor for each run."""
     actor = mlp(generators, [sizes.states, config.hidden, config.hidden, sizes.actions])
     return {"actor": actor, "moments": moments(actor), "step": torch.zeros((), device=generators[0].device)}
-
-
-def noise(
-    config: Config, sizes: Sizes, generators: Sequence[Generator], batch_size: int, steps: int
-) -> dict[str, Tensor]:
-    """Nothing."""
-    return {}
-
-
-def policy_frequency(config: Config) -> int:
-    """The policy learns in every update."""
-    return 1
 
 
 def update(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, State, task
+from benchmarks.algos import Info, State, every_update, task
 from benchmarks.batches import Ratio, Sizes
 from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, gradients, moments, stack
@@ -28,6 +28,7 @@ BLOCK = 1
 
 _TARGETS = {"hopper": 3600.0, "halfcheetah": 12000.0, "walker2d": 5000.0, "pen": 3100.0}
 """Returns that CORL asks for on D4RL's data; other data of these environments may be far from them."""
+policy_frequency = every_update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +130,6 @@ def noise(
         return words.random_(-(2**63), None, generator=generator).view(torch.int16)  # four for each draw
 
     return {"bits": stack(generators, draw, 1)}
-
-
-def policy_frequency(config: Config) -> int:
-    """The policy learns in every update."""
-    return 1
 
 
 def update(

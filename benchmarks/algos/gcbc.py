@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, State
+from benchmarks.algos import Info, State, every_update, no_noise
 from benchmarks.batches import Ratio, Sampler, Sizes
 from benchmarks.data import LearnerData
 from benchmarks.goals import Goals, Hindsight
@@ -18,6 +18,7 @@ CONTEXT = 1
 BLOCK = 100
 GOALS = True
 """Policies read a state and a goal."""
+noise, policy_frequency = no_noise, every_update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +56,6 @@ def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State
     """One actor for each run."""
     actor = new_actor(generators, sizes, config.hidden)
     return {"actor": actor, "moments": moments(actor), "step": torch.zeros((), device=generators[0].device)}
-
-
-def noise(
-    config: Config, sizes: Sizes, generators: Sequence[Generator], batch_size: int, steps: int
-) -> dict[str, Tensor]:
-    """Nothing."""
-    return {}
-
-
-def policy_frequency(config: Config) -> int:
-    """The policy learns in every update."""
-    return 1
 
 
 def update(

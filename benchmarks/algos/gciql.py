@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, State
+from benchmarks.algos import Info, State, every_update, no_noise
 from benchmarks.algos.gcbc import act as act
 from benchmarks.algos.gcbc import new_actor, policy
 from benchmarks.algos.gcivl import sampler as sampler
@@ -20,6 +20,7 @@ CONTEXT = 1
 BLOCK = 100
 GOALS = True
 """Policies read a state and a goal."""
+noise, policy_frequency = no_noise, every_update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,18 +78,6 @@ def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State
         "value_moments": moments(value),
         "step": torch.zeros((), device=generators[0].device),
     }
-
-
-def noise(
-    config: Config, sizes: Sizes, generators: Sequence[Generator], batch_size: int, steps: int
-) -> dict[str, Tensor]:
-    """Nothing."""
-    return {}
-
-
-def policy_frequency(config: Config) -> int:
-    """The policy learns in every update."""
-    return 1
 
 
 def update(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, State
+from benchmarks.algos import Info, State, every_update, no_noise
 from benchmarks.algos.gcbc import act as act
 from benchmarks.algos.gcbc import imitation_loss, new_actor
 from benchmarks.batches import Ratio, Sampler, Sizes
@@ -23,6 +23,7 @@ GOALS = True
 """Policies read a state and a goal."""
 MAX_WEIGHT = 100.0
 """Bound of the exponentiated advantages."""
+noise, policy_frequency = no_noise, every_update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,18 +95,6 @@ def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State
         "value_moments": moments(value),
         "step": torch.zeros((), device=generators[0].device),
     }
-
-
-def noise(
-    config: Config, sizes: Sizes, generators: Sequence[Generator], batch_size: int, steps: int
-) -> dict[str, Tensor]:
-    """Nothing."""
-    return {}
-
-
-def policy_frequency(config: Config) -> int:
-    """The policy learns in every update."""
-    return 1
 
 
 def update(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.algos import Info, State, task
+from benchmarks.algos import Info, State, every_update, task
 from benchmarks.batches import Ratio, Sampler, Sizes
 from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, follow, forward, gradients, mlp, moments, stack
@@ -20,6 +20,7 @@ MAX_WEIGHT = 100.0
 """Bound of the exponentiated advantages."""
 LOG_STD = (-20.0, 2.0)
 """Bounds of the policy's log standard deviation."""
+policy_frequency = every_update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +108,6 @@ def noise(
     shape, keep = (steps, 2, batch_size, config.hidden), 1 - config.dropout
     masks = stack(generators, lambda g: torch.rand(shape, device=g.device, generator=g) < keep, 1)
     return {"dropout": masks / keep}
-
-
-def policy_frequency(config: Config) -> int:
-    """The policy learns in every update."""
-    return 1
 
 
 def update(

@@ -7,20 +7,19 @@ goals that no trajectory led to from there.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.cluster import vq
 
 from minari_stitch.config import Count, Share, settings
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.goals import Goals
 from minari_stitch.data.provenance import provenance
 from minari_stitch.errors import ConfigError
+from minari_stitch.learn.clusters import clusters
 from minari_stitch.run import Run
 from minari_stitch.sim.tasks import goals_of
 from minari_stitch.transforms.base import Sample, Transform
@@ -69,11 +68,7 @@ class Relabel(Transform):
         scale = states.std(0)
         states = (states - states.mean(0)) / np.where(scale > 0, scale, 1.0)
         rng = np.random.default_rng(run.seed)
-        some = states[rng.choice(len(states), min(len(states), _SEEN), replace=False)]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a cluster may be empty
-            centres, _ = vq.kmeans2(some, self.clusters, iter=30, minit="++", rng=rng)
-        labels, _ = vq.vq(states, centres)
+        labels, _ = clusters(states, self.clusters, rng, sample=_SEEN, rounds=30)
         return FittedRelabel(transform=self, dataset=dataset, goals=goals, labels=labels, seed=run.seed)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.cluster.vq import kmeans2, vq
 from torch import Tensor
+
+from minari_stitch.learn.clusters import clusters
 
 _FITTED = 20_000
 """States that regions are found from; all are assigned to them."""
@@ -37,17 +38,15 @@ class Regions:
     """
 
     def __init__(self, z: Tensor, episode: Tensor, step: Tensor, count: int, seed: int) -> None:
-        states, rng = z.double().cpu().numpy(), np.random.default_rng(seed)
-        some = states if len(states) <= _FITTED else states[rng.choice(len(states), _FITTED, replace=False)]
-        distinct = np.unique(some, axis=0)
-        centres = distinct if len(distinct) <= count else kmeans2(some, count, minit="++", rng=rng)[0]
-        region = torch.tensor(vq(states, centres)[0], dtype=torch.int64, device=z.device)
-        cells, times = episode * len(centres) + region, step.int()
-        shape = (int(episode[-1]) + 1, len(centres))
+        states = z.double().cpu().numpy()
+        labels, found = clusters(states, count, np.random.default_rng(seed), sample=_FITTED)
+        region = torch.tensor(labels, dtype=torch.int64, device=z.device)
+        cells, times = episode * found + region, step.int()
+        shape = (int(episode[-1]) + 1, found)
 
         def visits(never: int, reduce: str) -> Tensor:
-            found = torch.full((shape[0] * shape[1],), never, dtype=torch.int32, device=z.device)
-            return found.scatter_reduce(0, cells, times, reduce).reshape(shape)
+            never_seen = torch.full((shape[0] * shape[1],), never, dtype=torch.int32, device=z.device)
+            return never_seen.scatter_reduce(0, cells, times, reduce).reshape(shape)
 
         first, self._last = visits(2**31 - 1, "amin"), visits(-1, "amax")
         self.region, self._episode, self._step = region, episode, times
