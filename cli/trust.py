@@ -40,6 +40,7 @@ REPORT_EXAMPLES = (
 CARD_EXAMPLES = (
     "[bold]Examples[/]",
     "minari-stitch card demo/hopper/medium-replay-stitched-v0",
+    "minari-stitch card my/data-v0 --license cc-by-4.0",
     "[dim]Datasets that this package writes have a card from the start, and verify renews it. `minari upload` pushes "
     "it with the data.[/]",
 )
@@ -166,6 +167,10 @@ def report(
 
 def card(
     dataset_id: Annotated[str, id_argument(help="A local dataset.")],
+    license: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAME", help="Of the data (cc-by-4.0, mit, other) \\[default: the source's]."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a README.md of somebody else.")] = False,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -176,7 +181,7 @@ def card(
         from minari_stitch.progress import Bars
 
         with Bars(err) as progress:
-            path = card(dataset_id, force=force, progress=progress)
+            path = card(dataset_id, license=license, force=force, progress=progress)
         if as_json:
             print(json.dumps({"dataset_id": dataset_id, "path": str(path), "text": path.read_text(encoding="utf-8")}))
         else:

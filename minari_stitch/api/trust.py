@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from minari_stitch.api.datasets import AnyDataset, Reporting, read, reports
 from minari_stitch.config import checked
 from minari_stitch.data import minari_io
-from minari_stitch.data.card import CARD, FIGURES_KEY, Tally, write_card
+from minari_stitch.data.card import CARD, FIGURES_KEY, LICENSE_KEY, Tally, checked_license, write_card
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.minari_io import MinariDataset
 from minari_stitch.data.provenance import ORACLE_KEY, RECORD_KEY
@@ -210,13 +210,15 @@ def report(
 
 
 @checked
-def card(dataset: AnyDataset, *, force: bool = False, progress: Reporting = None) -> Path:
+def card(dataset: AnyDataset, *, license: str | None = None, force: bool = False, progress: Reporting = None) -> Path:
     """Write the card of a local dataset: a README.md in its folder, with the data that `minari upload` pushes.
 
     Whatever this package writes has one from the start; this is for older datasets and others'.
 
     Args:
         dataset: Minari dataset id, or an open `minari.MinariDataset`.
+        license: Of the data, in Hugging Face's word for it (`cc-by-4.0`, `mit`, `other`); kept in the metadata, and so
+            by whatever is made of the dataset from then on. By default that of the source, as far as it is known.
         force: Replace a README.md that somebody else wrote.
         progress: See `augment`.
 
@@ -224,7 +226,7 @@ def card(dataset: AnyDataset, *, force: bool = False, progress: Reporting = None
         The file.
 
     Raises:
-        ConfigError: There is a README.md of somebody else.
+        ConfigError: There is a README.md of somebody else, or `license` is not a word for one.
         StitchError: The dataset cannot be read or written.
 
     Example:
@@ -235,7 +237,9 @@ def card(dataset: AnyDataset, *, force: bool = False, progress: Reporting = None
     with reports(progress) as report:
         opened = _opened(dataset, False, report)
         folder, metadata = opened.storage.data_path.parent, minari_io.metadata(opened)
-        missing: dict[str, Any] = {}
+        # A card that is replaced leaves its licence.
+        missing: dict[str, Any] = {key: value for key, value in metadata.items() if key == LICENSE_KEY}
+        missing |= {} if license is None else {LICENSE_KEY: checked_license(license)}
         if FIGURES_KEY not in metadata:
             record = metadata.get(RECORD_KEY) or {}
             tally, total = Tally(), len(opened.episode_indices)

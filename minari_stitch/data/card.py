@@ -6,6 +6,7 @@ Minari's `upload` pushes the folder, and so the card.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ import numpy as np
 
 from minari_stitch.data.provenance import ORACLE_KEY, RECORD_KEY
 from minari_stitch.data.storage import replacing
+from minari_stitch.errors import ConfigError
 
 CARD = "README.md"
 FIGURES_KEY = "minari_stitch_figures"
 """Key, in a dataset's metadata, of what a `Tally` counted."""
+LICENSE_KEY = "license"
+"""Key, in a dataset's metadata, of its licence: Hugging Face's word for it (`cc-by-4.0`), or a list of several."""
 _MARK = "<!-- minari-stitch wrote this card; `minari-stitch card` renews it, unless this line is gone -->"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10**7, "1M<n<10M"))
 
@@ -65,6 +69,31 @@ def card(metadata: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def checked_license(license: str) -> str:
+    """A licence as Hugging Face writes it.
+
+    Raises:
+        ConfigError: It is written otherwise.
+    """
+    if not re.fullmatch(r"[a-z0-9]+([-.][a-z0-9]+)*", license):
+        raise ConfigError(
+            f"license={license!r} is not possible: use Hugging Face's word for it, such as cc-by-4.0, mit, apache-2.0, "
+            "other or unknown"
+        )
+    return license
+
+
+def with_license(metadata: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Metadata of a dataset, with the licence on the card in its folder where they say none."""
+    path = folder / CARD
+    if LICENSE_KEY in metadata or not path.is_file():
+        return dict(metadata)
+    front = re.match(r"---\n(.*?)\n---", path.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    found = re.search(r"^license:[ \t]*[\"']?([\w.-]+)", front[1], re.MULTILINE) if front else None
+    known = {LICENSE_KEY: found[1]} if found and found[1] != "unknown" else {}
+    return {**metadata, **known}
+
+
 def write_card(folder: Path, *, renew: bool = False) -> Path | None:
     """Write the card of the dataset in a folder.
 
@@ -89,7 +118,6 @@ def write_card(folder: Path, *, renew: bool = False) -> Path | None:
 
 
 def _front(metadata: Mapping[str, Any], record: Mapping[str, Any]) -> str:
-    license = metadata.get("license") or ("mit" if "demo" in metadata else "unknown")
     steps = int(metadata["total_steps"])
     size = next((name for most, name in _SIZES if steps < most), "n>10M")
     tags = ["minari", "gymnasium", "offline-reinforcement-learning"]
@@ -98,7 +126,7 @@ def _front(metadata: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     if record:
         tags += ["synthetic", str(record.get("method", "unknown")).lower().replace(" ", "-")]
     lines = [
-        f"license: {json.dumps(license)}",
+        f"license: {json.dumps(_license(metadata) or 'unknown')}",
         f"pretty_name: {json.dumps(metadata['dataset_id'])}",
         "task_categories:\n- reinforcement-learning",
         f"size_categories:\n- {size}",
@@ -106,6 +134,10 @@ def _front(metadata: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         "tags:\n" + "\n".join(f"- {json.dumps(tag)}" for tag in tags),
     ]
     return "\n".join(["---", *lines, "---"])
+
+
+def _license(metadata: Mapping[str, Any]) -> Any:
+    return metadata.get(LICENSE_KEY) or ("mit" if "demo" in metadata else None)
 
 
 def _sources(metadata: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
@@ -132,6 +164,11 @@ def _what(metadata: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, s
         rows["episodes that terminate"] = f"{figures['terminated']:,}"
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     rows["reference scores"] = "none" if low is None or high is None else f"{low:,.6g} to {high:,.6g}"
+    known = _license(metadata)
+    names = ", ".join([known] if isinstance(known, str) else known or [])
+    rows["licence"] = names or (
+        "not known: ask whoever made the source, and set it with `minari-stitch card` before you publish"
+    )
     return rows
 
 

@@ -18,7 +18,7 @@ from minari.dataset.minari_storage import MinariStorage
 from minari.storage.remotes import DEFAULT_REMOTE, get_cloud_storage
 
 from minari_stitch.data import hdf5
-from minari_stitch.data.card import FIGURES_KEY, Tally, write_card
+from minari_stitch.data.card import FIGURES_KEY, Tally, with_license, write_card
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.ids import check_output_id, datasets_path, exists, next_id, parse_id
@@ -276,13 +276,13 @@ def _open(dataset_id: str, path: Path) -> MinariDataset:
 
 
 def metadata(source: MinariDataset) -> dict[str, Any]:
-    """The metadata of an open dataset, as Minari keeps them.
+    """The metadata of an open dataset, as Minari keeps them, and the licence that its card says.
 
     Raises:
         StorageError: They cannot be read.
     """
     try:
-        return source.storage.metadata  # which is read from its file
+        return with_license(source.storage.metadata, source.storage.data_path.parent)
     except Exception as error:
         raise _unreadable(source.id, source.storage.data_path.parent, error) from error
 

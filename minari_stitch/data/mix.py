@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minari_stitch.data import minari_io
+from minari_stitch.data.card import LICENSE_KEY
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.provenance import MIX_KEY, RECORD_KEY, original
@@ -27,7 +28,7 @@ from minari_stitch.errors import ConfigError, InvalidDataError
 _JOINED = ("author", "author_email", "requirements")  # lists
 _AGREED = ("code_permalink", "eval_env_spec")  # kept where all that have one have the same
 _SCORES = ("ref_min_score", "ref_max_score", "num_episodes_average_score")
-_STANDARD = {"description", "algorithm_name", *_JOINED, *_AGREED, *_SCORES}
+_STANDARD = {"description", "algorithm_name", LICENSE_KEY, *_JOINED, *_AGREED, *_SCORES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,8 +266,16 @@ def _joined(datasets: Sequence[Dataset]) -> dict[str, Any]:
     return {
         **{key: values[key] for key in _JOINED if values[key]},
         **agreed,
+        **_license(datasets),
         "algorithm_name": ", ".join(map(str, algorithms)) or None,
     }
+
+
+def _license(datasets: Sequence[Dataset]) -> dict[str, Any]:
+    """That of all, or those of all; nothing where one is not known."""
+    known = [dataset.metadata.get(LICENSE_KEY) for dataset in datasets]
+    names = _distinct(known)
+    return {LICENSE_KEY: names[0] if len(names) == 1 else names} if all(known) else {}
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

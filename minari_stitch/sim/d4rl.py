@@ -20,6 +20,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from minari_stitch.data import minari_io
+from minari_stitch.data.card import LICENSE_KEY
 from minari_stitch.data.d4rl_rows import ROUNDING, Cut, episodes, read_rows
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.data.written import Written
@@ -30,6 +31,10 @@ D4RL_KEY = "d4rl"
 """Key, in the dataset's metadata, of what became of the file's rows."""
 
 _KINDS = {"mixed": "medium-replay", "demos": "human", "demos-bc-combined": "cloned"}  # what v0 files call them
+_NAMES = re.compile(
+    r"d4rl/((hopper|halfcheetah|walker2d)/(random|expert|full-replay|medium(-replay|-expert)?)|pen/(human|cloned|expert))-v[012]"
+)
+_LICENSE = "cc-by-4.0"  # "unless otherwise noted, all datasets", says D4RL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +150,7 @@ def import_d4rl(
             "eval_env_spec": spec.to_json(),
             D4RL_KEY: record,
             **_benchmark_metadata(spec.id),
+            **({LICENSE_KEY: _LICENSE} if _is_d4rls(path, spec.id) else {}),
         },
         progress=progress and (lambda done: progress(done, n_episodes)),
     )
@@ -176,6 +182,13 @@ def default_id(path: Path, env_id: str) -> str:
     if (wanted or found) != found or not re.fullmatch(r"[a-z0-9]{2,}", found) or not re.fullmatch(r"[-\w]+", kind):
         raise DatasetIdError(f"The file name {path.name!r} does not say which data of {env_id} it holds. {remedy}")
     return f"d4rl/{found}/{_KINDS.get(kind, kind)}-v{version[1] if version else 0}"
+
+
+def _is_d4rls(path: Path, env_id: str) -> bool:
+    """Whether a file bears the name of one that D4RL has published."""
+    with contextlib.suppress(DatasetIdError):
+        return bool(_NAMES.fullmatch(default_id(path, env_id)))
+    return False
 
 
 def _choices() -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from minari_stitch.data import minari_io
+from minari_stitch.data.card import LICENSE_KEY
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.errors import ConfigError, DatasetIdError, StitchError
 from minari_stitch.pool import Pool
@@ -110,6 +111,7 @@ def ensure(
                 "Made on this machine by minari-stitch."
             ),
             "author": {"minari-stitch"},
+            LICENSE_KEY: "mit",
             "eval_env_spec": spec.to_json(),
             "demo": {"recipe": dataset_id, "actors": list(recipe.actors), **made},
             **recipe.metadata,

@@ -125,3 +125,41 @@ def test_minaris_own_upload_pushes_the_card(stitched, tmp_path, monkeypatch, cap
     assert len(minari_io.read(toy.STITCHED).episodes) == stitched["n_episodes"]
     assert (datasets_path() / toy.STITCHED / CARD).is_file()
     assert toy.STITCHED in minari.list_local_datasets()
+
+
+def test_the_licence_is_that_of_the_source(datasets_path):
+    toy.write()
+    first = ms.augment(toy.ID, ms.Resample(), n_steps=60, progress=False).dataset_id
+    front, text = read(first)
+    assert front["license"] == "unknown" and "| licence | not known: ask" in text
+    done = toy.ok("card", toy.ID, "--license", "cc-by-4.0")
+    assert done.exit_code == 0 and read(toy.ID)[0]["license"] == "cc-by-4.0"
+    assert "| licence | cc-by-4.0 |" in read(toy.ID)[1]
+    second = ms.augment(toy.ID, ms.Resample(), n_steps=70, seed=1, progress=False).dataset_id
+    part = ms.select(toy.ID, top=0.5, progress=False).dataset_id
+    assert read(second)[0]["license"] == read(part)[0]["license"] == "cc-by-4.0"
+    with pytest.raises(ConfigError, match="Hugging Face's word for it"):
+        ms.card(toy.ID, license="CC BY 4.0", progress=False)
+
+
+def test_a_mix_has_all_licences_or_none_that_is_known(datasets_path):
+    ids = [toy.ID, "toy/other-v0", "toy/third-v0"]
+    for dataset_id, license in zip(ids, ("mit", "cc-by-4.0", None), strict=True):
+        toy.write(dataset_id=dataset_id)
+        if license:
+            ms.card(dataset_id, license=license, progress=False)
+
+    def of(name, *parts):
+        return read(ms.mix(parts, f"mixed/{name}-v0", progress=False).dataset_id)[0]["license"]
+
+    assert of("one", ids[0], ids[0]) == "mit" and of("two", *ids[:2]) == ["mit", "cc-by-4.0"]
+    assert of("three", *ids) == "unknown"
+
+
+def test_a_strangers_card_says_the_licence(datasets_path):
+    toy.write()
+    (datasets_path / toy.ID / CARD).write_text("---\nlicense: apache-2.0\ntags:\n- x\n---\n\nTheirs.\n")
+    made = ms.augment(toy.ID, ms.Resample(), n_steps=60, progress=False).dataset_id
+    assert read(made)[0]["license"] == "apache-2.0"
+    ms.card(toy.ID, force=True, progress=False)
+    assert read(toy.ID)[0]["license"] == "apache-2.0"

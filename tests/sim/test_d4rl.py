@@ -227,6 +227,8 @@ def test_environment_and_reference_scores_are_those_of_the_benchmark(tmp_path, m
     assert made.spec.id == BENCHMARKS[env].env_id and made.observation_space == dataset.observation_space
     made.close()
     assert "D4RL" in dataset.metadata["author"] and path.name in dataset.metadata["description"]
+    # D4RL has a licence for what it published, and no medium-replay of the pen is among that.
+    assert dataset.metadata.get("license") == (None if env == "pen" else "cc-by-4.0")
 
 
 def test_a_gymnasium_id_of_a_benchmark_has_its_scores(tmp_path):
