@@ -27,8 +27,8 @@ VERIFY_EXAMPLES = (
     "[bold]Examples[/]",
     "minari-stitch verify demo/hopper/medium-replay-stitched-v0",
     "minari-stitch verify demo/hopper/medium-replay-stitched-v0 --steps 5000 --pairs 0 --json",
-    "[dim]Exit code 1 if the dataset is not true. Hopper, Walker2d, HalfCheetah, and whatever holds qpos and qvel in "
-    "its infos; elsewhere learned errors stand, and the result says so.[/]",
+    "[dim]Exit code 1 if the dataset is not true. Hopper, Walker2d, HalfCheetah, point and ant mazes, Adroit's pen, "
+    "and whatever holds qpos and qvel in its infos; elsewhere learned errors stand, and the result says so.[/]",
 )
 REPORT_EXAMPLES = (
     "[bold]Examples[/]",

@@ -17,7 +17,7 @@ from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError
 from minari_stitch.pipeline import Augmented
 from minari_stitch.pool import Pool
-from minari_stitch.quality.verify import confirmed, own_delta, unit
+from minari_stitch.quality.verify import confirmed, own_delta, source_of, unit
 from minari_stitch.sim.behaviour import random_return
 from minari_stitch.sim.d4rl import BENCHMARKS
 
@@ -70,7 +70,8 @@ def filter(  # noqa: A001
     with reports(progress) as report:
         pool = Pool(workers=workers, progress=report)
         threshold = own_delta(stitched) if delta is None else delta
-        truth = confirmed(stitched, pool, unit(stitched), threshold)
+        source = source_of(stitched)
+        truth = confirmed(stitched, pool, unit(stitched, source), threshold, source)
     return pipeline.refilter(stitched, delta, output_id=output_id, confirmed=truth, force=force)
 
 

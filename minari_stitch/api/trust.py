@@ -26,7 +26,7 @@ from minari_stitch.quality.report import Page, gather
 from minari_stitch.quality.seen import strips
 from minari_stitch.quality.verify import Verified
 from minari_stitch.sim import demo
-from minari_stitch.sim.oracle import RecordedStates, oracle_of
+from minari_stitch.sim.oracle import simulator_of
 from minari_stitch.transforms.again import again
 
 if not TYPE_CHECKING:
@@ -103,13 +103,14 @@ def verify(
     """
     with reports(progress) as report:
         stitched = read(dataset, keep_infos=True, progress=report or False)
-        return verified(
-            stitched, delta, n_steps, pairs, None if run_dir is None else Path(run_dir), workers, seed, report
-        )
+        directory = None if run_dir is None else Path(run_dir)
+        source = verifying.source_of(stitched)
+        return verified(stitched, source, delta, n_steps, pairs, directory, workers, seed, report)
 
 
 def verified(
     dataset: Dataset,
+    source: Dataset | None,
     delta: float | None,
     n_steps: int | None,
     pairs: int,
@@ -118,19 +119,19 @@ def verified(
     seed: int,
     report: Progress | None,
 ) -> Verified:
-    """`verify` of a dataset in memory."""
-    source = verifying.source_of(dataset)
+    """`verify` of a dataset in memory, and of its source, where that is still there."""
     found = verifying.verify(
         dataset,
         Pool(workers=workers, progress=report),
         scale=verifying.unit(dataset, source),
+        source=source,
         delta=delta,
         n_steps=n_steps,
         seed=seed,
     )
     if pairs and source is not None and found.simulated:
         run = found_run(dataset, source, run_dir=run_dir, progress=report) if RECORD_KEY in dataset.metadata else None
-        if run is not None and run.trained and not isinstance(oracle_of(source), RecordedStates | None):
+        if run is not None and run.trained and simulator_of(source) is not None:
             judged = judge_proposals(run, some_proposals(run, pairs), seed=seed, progress=report)
             found = replace(found, proposals=judged)
     if minari_io.exists(dataset.dataset_id):
@@ -184,11 +185,11 @@ def report(
                 minari_io.opened(read_one.dataset_id, download=False), report and partial(report, "check")
             )
             directory = None if run_dir is None else Path(run_dir)
+            source = verifying.source_of(read_one)
             try:
-                true = verified(read_one, None, n_steps, pairs, directory, workers, seed, report)
+                true = verified(read_one, source, None, n_steps, pairs, directory, workers, seed, report)
             except InvalidDataError:  # nobody can say
                 true = None
-            source = verifying.source_of(read_one)
             run = None
             if source is not None and RECORD_KEY in read_one.metadata:
                 run = found_run(read_one, source, run_dir=directory, progress=None)

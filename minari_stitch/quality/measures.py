@@ -19,6 +19,7 @@ from minari_stitch.quality.bridges import Bridges
 from minari_stitch.quality.rows import digests
 
 _REFERENCE, _LOOKED_AT = 20_000, 4_000
+_BLOCK = 100_000
 RATIOS = ("4:1", "2:1", "1:1", "1:2", "0:1")
 """Original to augmented steps of a batch."""
 
@@ -111,8 +112,7 @@ def novelty(dataset: Dataset, source: Dataset | None, scale: np.ndarray, seed: i
     off = distances(ours, theirs)
     order = np.argsort(-off, kind="stable")
     names = column_names(dataset)
-    stored = np.sort(digests(real.observations[real.step_state[known]], real.actions[known]))
-    rows = digests(episodes.observations[episodes.step_state[made]], episodes.actions[made])
+    stored, rows = np.sort(_digests(real, known)), _digests(episodes, made)
     at = np.minimum(np.searchsorted(stored, rows), len(stored) - 1)
     return Measured(
         values={
@@ -181,6 +181,12 @@ def _generated(episodes: Episodes, made: np.ndarray) -> np.ndarray:
     if origin is not None:
         after = after[origin.reshape(-1)[after] < 0]
     return episodes.observations[after]
+
+
+def _digests(episodes: Episodes, rows: np.ndarray) -> np.ndarray:
+    """Of states and actions of steps; a part at a time, since there may be millions."""
+    parts = (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
+    return np.concatenate([digests(episodes.observations[episodes.step_state[p]], episodes.actions[p]) for p in parts])
 
 
 def _rows(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -18,7 +18,7 @@ from minari_stitch.errors import ConfigError, InvalidDataError
 from minari_stitch.pipeline import default_run_directory, stitch_record
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
-from minari_stitch.sim.oracle import RecordedStates, oracle_of
+from minari_stitch.sim.oracle import simulator_of
 from minari_stitch.sim.paths import agreement, crossed, largest, oracle_errors, real_paths
 from minari_stitch.transforms.registry import from_record
 
@@ -84,8 +84,8 @@ def judge_proposals(
         InvalidDataError: There is no simulator to ask.
     """
     source, transform = fitted.dataset, fitted.transform
-    simulator = oracle_of(source)
-    if simulator is None or isinstance(simulator, RecordedStates):
+    simulator = simulator_of(source)
+    if simulator is None:
         raise InvalidDataError(f"{source.dataset_id} has no simulator that can be put where its observations say")
     scale = fitted.job.scales.state.scale.cpu().numpy()
     states, recorded, inverse, steps = real_paths(fitted.job.episodes, fitted.job.models.act, proposals.steps, seed)

@@ -30,6 +30,7 @@ LEAST_CONFIRMED = 0.8
 """Share of bridges within delta by the simulator below which a dataset is not true; calibration aims at 0.9."""
 LEARNED = "learned networks"
 """The judge where there is no simulator."""
+_BLOCK = 100_000
 _EXACT = 1e-3  # of real steps: what rounding to float32 and back may do, in standardised units
 
 
@@ -85,6 +86,7 @@ def verify(
     pool: Pool,
     *,
     scale: np.ndarray | None = None,
+    source: Dataset | None = None,
     delta: float | None = None,
     n_steps: int | None = 50_000,
     n_real: int = 5_000,
@@ -96,6 +98,7 @@ def verify(
         dataset: Read with its infos.
         pool: Where to work.
         scale: `(S,)` what a unit of each dimension is: the standard deviation in the source; by default that here.
+        source: What it was made from, see `judge`.
         delta: Threshold; by default the one that the dataset was made with, or 2.
         n_steps: Generated steps to judge at most, in whole bridges; None for all.
         n_real: Real steps to judge at most.
@@ -111,11 +114,10 @@ def verify(
     real = np.sort(rng.permutation(np.flatnonzero(~bridges.synthetic))[:n_real])
     scale = unit(dataset) if scale is None else scale
     delta = own_delta(dataset) if delta is None else delta
-    judged = judge(dataset, np.concatenate([made, real]), scale, pool)
-    if judged is None:
-        return _learned(dataset, bridges, delta)
+    judged, cut = judge(dataset, np.concatenate([made, real]), scale, pool, source), len(made)
+    if judged is None or np.isnan(judged.errors[: cut or None]).all():
+        return _learned(dataset, bridges, delta, judged is None)
     assert dataset.env_spec is not None
-    cut = len(made)
     lengths = bridges.lengths[chosen]
     begins = np.cumsum(lengths) - lengths
     worst = np.fmax.reduceat(judged.errors[:cut], begins) if len(lengths) else np.zeros(0)
@@ -140,7 +142,9 @@ def verify(
     )
 
 
-def confirmed(dataset: Dataset, pool: Pool, scale: np.ndarray, delta: float) -> Confirmed:
+def confirmed(
+    dataset: Dataset, pool: Pool, scale: np.ndarray, delta: float, source: Dataset | None = None
+) -> Confirmed:
     """Which episodes the simulator confirms.
 
     Every generated step that it can judge is within delta, ends no episode that goes on, and goes through no wall; and
@@ -151,10 +155,11 @@ def confirmed(dataset: Dataset, pool: Pool, scale: np.ndarray, delta: float) -> 
     """
     episodes, bridges = dataset.episodes, Bridges.of(dataset.episodes)
     rows = bridges.rows(np.arange(len(bridges)))
-    judged = judge(dataset, rows, scale, pool)
-    if judged is None:
+    judged = judge(dataset, rows, scale, pool, source)
+    if judged is None or (len(rows) and np.isnan(judged.errors).all()):
         raise InvalidDataError(
-            f"{dataset.dataset_id!r} has no simulator to ask: {_why(dataset)}. Choose by delta alone instead."
+            f"{dataset.dataset_id!r} has no simulator to ask: {_why(dataset, judged is None)}. Choose by delta alone "
+            "instead."
         )
     known = ~np.isnan(judged.errors)
     bad = known & ((judged.errors >= delta) | ((judged.terminated > 0) & ~episodes.terminations[rows]))
@@ -179,7 +184,9 @@ def source_of(dataset: Dataset) -> Dataset | None:
     origin = record.get("source")
     if not isinstance(origin, str) or not minari_io.exists(origin):
         return None
-    source = minari_io.read(origin, download=False, skip_invalid=True)
+    # The pen's positions and velocities, where they are recorded, are where its episodes are played from.
+    infos = dataset.env_spec is not None and dataset.env_spec.id.startswith("AdroitHandPen")
+    source = minari_io.read(origin, download=False, skip_invalid=True, keep_infos=infos)
     return source if source.fingerprint == record.get("source_fingerprint") else None
 
 
@@ -194,8 +201,10 @@ def unit(dataset: Dataset, source: Dataset | None = None) -> np.ndarray:
 
 
 def spread(observations: np.ndarray) -> np.ndarray:
-    """`(S,)` standard deviation of `(N, S)`, 1 where nothing varies."""
-    scale = observations.std(0, dtype=np.float64)
+    """`(S,)` standard deviation of `(N, S)`, 1 where nothing varies; a part at a time, since there may be millions."""
+    mean = observations.mean(0, dtype=np.float64)
+    parts = (observations[start : start + _BLOCK] - mean for start in range(0, len(observations), _BLOCK))
+    scale = np.sqrt(sum((part**2).sum(0) for part in parts) / len(observations))
     return np.where(scale > 0, scale, 1.0)
 
 
@@ -303,18 +312,19 @@ def _findings(out: Mapping[str, Any], delta: float, reward_scale: float) -> Iter
             yield Finding(kind="ends", level="error", what=what)
 
 
-def _learned(dataset: Dataset, bridges: Bridges, delta: float) -> Verified:
-    """Without a simulator: the errors that judging networks recorded."""
+def _learned(dataset: Dataset, bridges: Bridges, delta: float, unset: bool) -> Verified:
+    """Without a simulator, or one whose states (but for `unset`) are not known: the errors that networks recorded."""
     recorded = dataset.episodes.infos.get("dynamics_error")
     if recorded is None or not len(bridges):
         raise InvalidDataError(
-            f"{dataset.dataset_id!r} cannot be verified: {_why(dataset)}, and no generated step has a recorded error"
+            f"{dataset.dataset_id!r} cannot be verified: {_why(dataset, unset)}, and no generated step has a recorded "
+            "error"
         )
     errors = recorded.reshape(-1)[dataset.episodes.step_state[bridges.rows(np.arange(len(bridges)))]]
     begins = np.cumsum(bridges.lengths) - bridges.lengths
     worst = np.maximum.reduceat(errors, begins)
     row = _quantiles(worst) | {"confirmed": float((worst < delta).mean()), "steps": len(errors), "judged": 1.0}
-    what = f"{_why(dataset)}: errors are those of the learned networks that accepted the bridges"
+    what = f"{_why(dataset, unset)}: errors are those of the learned networks that accepted the bridges"
     return Verified(
         dataset_id=dataset.dataset_id,
         judge=LEARNED,
@@ -325,9 +335,11 @@ def _learned(dataset: Dataset, bridges: Bridges, delta: float) -> Verified:
     )
 
 
-def _why(dataset: Dataset) -> str:
+def _why(dataset: Dataset, unset: bool) -> str:
     if dataset.env_spec is None:
         return "the dataset names no environment"
+    if not unset:
+        return f"no generated step comes from a state of {dataset.env_spec.id} that is known as a whole"
     return f"states of {dataset.env_spec.id} cannot be set from its observations here"
 
 

@@ -9,7 +9,6 @@ observation, for real data as for synthetic, so no step from it is judged.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +18,9 @@ from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import StitchError
 from minari_stitch.sim.behaviour import make_env
+from minari_stitch.sim.carried import CarriedPen
 from minari_stitch.sim.maze import Maze
+from minari_stitch.sim.outcomes import Outcomes, ask, one
 from minari_stitch.sim.poses import Locomotion
 
 _WIDTH = 0.04  # m that a point stays away from walls: its radius is 0.1, and at full speed half of it sinks in
@@ -33,21 +34,6 @@ class Simulator(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Outcomes:
-    """What the environment makes of `B` states and actions; NaN where the state is not known as a whole.
-
-    Attributes:
-        following: `(B, S)` next observations.
-        rewards: `(B,)`.
-        terminated: `(B,)` 1 where the episode ends, else 0.
-    """
-
-    following: np.ndarray
-    rewards: np.ndarray
-    terminated: np.ndarray
-
-
 class Oracle(Simulator, Protocol):
     """The environment of a dataset, to be asked about single steps.
 
@@ -57,6 +43,22 @@ class Oracle(Simulator, Protocol):
 
     def outcomes(self, states: np.ndarray, actions: np.ndarray) -> Outcomes:
         """Of rows of `states_of` and actions `(B, A)`."""
+        ...
+
+
+class Follower(Protocol):
+    """The environment of a dataset, to be asked about whole episodes: a single observation does not tell its state."""
+
+    def follow(
+        self, observations: np.ndarray, actions: np.ndarray, begin: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> Outcomes:
+        """Of each step of an episode, `(T + 1, S)` and `(T, A)`; nothing is known where its beginning is not.
+
+        Args:
+            observations: `(T + 1, S)`.
+            actions: `(T, A)`.
+            begin: Positions and velocities at the first state, where they are recorded.
+        """
         ...
 
 
@@ -88,7 +90,7 @@ class MujocoLocomotion:
         """See `Oracle`; states are observations, and unknown where a velocity is clipped."""
         body = self._body
         known = np.all(np.abs(states[:, body.positions :]) < self._clip, axis=1)
-        return _ask(body.env, lambda row: body.set(states[row]), known, actions, states.shape[1])
+        return ask(body.env, lambda row: body.set(states[row]), known, actions, states.shape[1])
 
 
 class PointMaze:
@@ -123,10 +125,10 @@ class PointMaze:
                 self._env.goal = states[row, self._goal].copy()
 
         def flat(seen: Any) -> np.ndarray:
-            return self._flatten(_one(seen))[0] if whole else seen["observation"]
+            return self._flatten(one(seen))[0] if whole else seen["observation"]
 
         known = np.ones(len(states), bool)
-        found = _ask(self._env, place, known, actions, states.shape[1], flat)
+        found = ask(self._env, place, known, actions, states.shape[1], flat)
         if not whole:
             found.rewards[:], found.terminated[:] = np.nan, np.nan
         return found
@@ -137,6 +139,48 @@ class PointMaze:
 
     def _motion(self, states: np.ndarray) -> np.ndarray:
         return states[:, self._state] if states.shape[1] == self._width else states
+
+
+class AntMaze:
+    """Steps an ant in a maze: its place is what is achieved, and the rest of its state what is observed.
+
+    Args:
+        spec: Of the environment.
+    """
+
+    def __init__(self, spec: EnvSpec) -> None:
+        self._env: Any = make_env(spec).unwrapped
+        self._env.reset(seed=0)
+        self._layout = FlatSpace(self._env.observation_space)
+        self._maze = Maze(self._env.maze.maze_map, self._env.maze.maze_size_scaling)
+
+    def step(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Next observations `(B, S)` from `(B, S)` and `(B, A)`."""
+        return self.outcomes(observations, actions).following
+
+    def outcomes(self, states: np.ndarray, actions: np.ndarray) -> Outcomes:
+        """See `Oracle`."""
+        import mujoco
+
+        ant, slices = self._env.ant_env, self._layout.slices
+        place_of, rest, goal = (states[:, slices[name]] for name in ("achieved_goal", "observation", "desired_goal"))
+        motion = np.concatenate([place_of, rest], 1)  # then come forces of contacts, which follow from it
+        cut, end = ant.model.nq, ant.model.nq + ant.model.nv
+
+        def place(row: int) -> None:
+            mujoco.mj_resetData(ant.model, ant.data)  # type: ignore[attr-defined]
+            ant.set_state(motion[row, :cut], motion[row, cut:end])
+            self._env.goal = goal[row].copy()
+
+        def flat(seen: Any) -> np.ndarray:
+            return self._layout.flatten(one(seen))[0]
+
+        return ask(self._env, place, np.ones(len(states), bool), actions, states.shape[1], flat)
+
+    def crossings(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """`(B,)` during which steps the ant's middle goes through a wall."""
+        where = self._layout.slices["achieved_goal"]
+        return self._maze.crosses_wall(before[:, where], after[:, where], 0.0)
 
 
 class RecordedStates:
@@ -176,19 +220,21 @@ class RecordedStates:
             body.set_state(states[row, :cut], states[row, cut:])
 
         known = np.isfinite(states.sum(1))
-        return _ask(self._env, place, known, actions, self._space.size, lambda seen: flatten(_one(seen))[0])
+        return ask(self._env, place, known, actions, self._space.size, lambda seen: flatten(one(seen))[0])
 
 
-ORACLES: dict[str, Callable[[EnvSpec], Oracle]] = {
+ORACLES: dict[str, Callable[[EnvSpec], Oracle | Follower]] = {
     "Hopper": MujocoLocomotion,
     "Walker2d": MujocoLocomotion,
     "HalfCheetah": MujocoLocomotion,
     "PointMaze": PointMaze,
+    "AntMaze": AntMaze,
+    "AdroitHandPen": CarriedPen,
 }
-"""Environments whose observation is their whole state, by how their ids begin."""
+"""Environments whose observations tell their whole state, one or one after the other, by how their ids begin."""
 
 
-def oracle_of(dataset: Dataset) -> Oracle | None:
+def oracle_of(dataset: Dataset) -> Oracle | Follower | None:
     """What can be asked about the steps of a dataset; None where there is no such thing, or not here."""
     spec = dataset.env_spec
     if spec is None:
@@ -203,6 +249,12 @@ def oracle_of(dataset: Dataset) -> Oracle | None:
     return None
 
 
+def simulator_of(dataset: Dataset) -> Simulator | None:
+    """What can be asked about states that no dataset holds; None where these do not tell all that must be known."""
+    oracle = oracle_of(dataset)
+    return None if isinstance(oracle, RecordedStates | AntMaze | CarriedPen | None) else oracle  # type: ignore[return-value]
+
+
 def states_of(dataset: Dataset, oracle: Oracle) -> np.ndarray:
     """`(N + E, ...)` what an oracle sets: recorded positions and velocities, or observations."""
     episodes = dataset.episodes
@@ -210,28 +262,3 @@ def states_of(dataset: Dataset, oracle: Oracle) -> np.ndarray:
         return episodes.observations
     parts = (episodes.infos[name] for name in ("qpos", "qvel"))
     return np.concatenate([part.reshape(len(part), -1) for part in parts], 1)
-
-
-def _ask(
-    env: Any,
-    place: Callable[[int], None],
-    known: np.ndarray,
-    actions: np.ndarray,
-    width: int,
-    flat: Callable[[Any], np.ndarray] = np.asarray,
-) -> Outcomes:
-    """Put the environment where each known row says, and step."""
-    following = np.full((len(actions), width), np.nan)
-    rewards, terminated = np.full((2, len(actions)), np.nan)
-    for row in np.flatnonzero(known):
-        place(int(row))
-        seen, rewards[row], terminated[row], *_ = env.step(actions[row])
-        following[row] = flat(seen)
-    return Outcomes(following=following, rewards=rewards, terminated=terminated)
-
-
-def _one(observation: Any) -> Any:
-    """A batch of one."""
-    if isinstance(observation, dict):
-        return {name: _one(part) for name, part in observation.items()}
-    return np.asarray(observation)[None]

@@ -79,15 +79,16 @@ class AdroitPen:
     velocities are unknown and set to 0: this is a pose, not a state to step from.
 
     Args:
-        env_id: Gymnasium id.
+        env: Gymnasium id or specification.
 
     Raises:
         StitchError: The environment's observation is another.
     """
 
-    def __init__(self, env_id: str) -> None:
-        self.env: Any = make_env(env_id).unwrapped
+    def __init__(self, env: str | EnvSpec) -> None:
+        self.env: Any = make_env(env).unwrapped
         if self.env.observation_space.shape != (45,) or self.env.model.nq != 30:
+            env_id = env if isinstance(env, str) else env.id
             raise StitchError(f"{env_id} is not Adroit's pen with its 45 observations; use AdroitHandPen-v1")
         self.env.reset(seed=0)
         self._rest = self.env.data.xpos[self.env.obj_body_id].copy()
@@ -95,17 +96,27 @@ class AdroitPen:
 
     def set(self, observation: np.ndarray, x: float = 0.0) -> None:
         """Put hand and pens where an observation `(45,)` says; `x` has no meaning here."""
+        hand, place, velocity, axis = np.split(observation[:36], [24, 27, 33])
+        self.aim(observation)
+        pen = [*self.slide(place - self._rest), *self.turn(axis), 0.0]
+        self.env.set_state(np.concatenate([hand, pen]), np.concatenate([np.zeros(24), velocity]))
+
+    def aim(self, observation: np.ndarray) -> None:
+        """Point the pen that shows the goal where an observation says."""
         import mujoco
 
-        env = self.env
-        hand, place, velocity, axis, goal = np.split(observation[:39], [24, 27, 33, 36])
-        # The pen slides along, then turns about, the axes of its body: first about x, then y; z is its own axis.
-        slide, (across, up, along) = self._turn.T @ (place - self._rest), self._turn.T @ _unit(axis)
-        turn = np.arctan2(-up, along), np.arcsin(np.clip(across, -1, 1)), 0.0
         target = np.zeros(4)
-        mujoco.mju_quatZ2Vec(target, _unit(goal))  # type: ignore[attr-defined]
-        env.model.body_quat[env.target_obj_body_id] = target
-        env.set_state(np.concatenate([hand, slide, turn]), np.concatenate([np.zeros(24), velocity]))
+        mujoco.mju_quatZ2Vec(target, _unit(observation[36:39]))  # type: ignore[attr-defined]
+        self.env.model.body_quat[self.env.target_obj_body_id] = target
+
+    def slide(self, way: np.ndarray) -> np.ndarray:
+        """`(3,)` what the pen's slides change for a way `(3,)` of the pen: they go along the axes of its body."""
+        return self._turn.T @ way
+
+    def turn(self, axis: np.ndarray) -> np.ndarray:
+        """`(2,)` angles at which the pen lies along `axis`: first about its body's x, then y; z is its own axis."""
+        across, up, along = self._turn.T @ _unit(axis)
+        return np.array([np.arctan2(-up, along), np.arcsin(np.clip(across, -1, 1))])
 
     def travelled(self, observations: np.ndarray) -> np.ndarray:
         """`(T + 1,)` zeros: the hand's base is fixed."""

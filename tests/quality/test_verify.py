@@ -18,7 +18,8 @@ from minari_stitch.pool import Pool
 from minari_stitch.quality import simulate
 from minari_stitch.quality.bridges import Bridges
 from minari_stitch.quality.verify import verify
-from minari_stitch.sim import oracle
+from minari_stitch.sim import demo, oracle
+from minari_stitch.sim.behaviour import make_env
 
 SOURCE, MADE = "line/real-v0", "line/made-v0"
 
@@ -177,6 +178,51 @@ def test_without_a_simulator_learned_errors_stand_and_are_called_so(stitched):
         ms.verify(toy.ID, progress=False)
     with pytest.raises(InvalidDataError, match="has no simulator to ask"):
         ms.filter(toy.STITCHED, verified=True, progress=False)
+
+
+def test_the_pen_is_judged_from_its_resets_on_and_pieces_behind_their_source(datasets_path):
+    recipe = demo.RECIPES["demo/pen/medium-v0"]
+    real = list(demo.rollout(recipe, n_steps=600, workers=1))
+    env = make_env(recipe.spec)
+    kind = {"observation_space": env.observation_space, "action_space": env.action_space, "env_spec": recipe.spec}
+    minari_io.write(real, dataset_id="pen/real-v0", **kind)
+
+    def piece(number, start, first, stop):
+        """An episode from a step on, of which some steps are marked generated."""
+        part = real[number]
+        cut = {
+            name: part[name][start:] for name in ("observations", "actions", "rewards", "terminations", "truncations")
+        }
+        made = marked(cut, first, stop, error=0.1)
+        states = np.arange(start, 201)[:, None]
+        made["infos"] |= {"source_step": np.where(made["infos"]["synthetic"], -1, states)}
+        made["infos"] |= {"source_episode": np.full((len(states), 1), number)}
+        return made
+
+    source = minari_io.read("pen/real-v0")
+    record = {
+        "version": "0", "method": "other", "source": source.dataset_id, "source_fingerprint": source.fingerprint,
+        "seed": 0, "config": {"qualify": {"delta": 0.5}}, "report": {}, "n_steps": 600, "n_episodes": 3,
+        "include_original": False,
+    }  # fmt: skip
+    parts = [piece(0, 0, 50, 60), piece(1, 40, 3, 12), piece(2, 0, 100, 110)]
+    minari_io.write(parts, dataset_id="pen/made-v0", metadata={RECORD_KEY: record}, **kind)
+    found = ms.verify("pen/made-v0", progress=False)
+    assert found.ok and found.judge == "AdroitHandPen-v1" and found.bridges["n"] == 3 and found.bridges["judged"] == 1
+    assert found.bridges["median"] < 1e-6 and found.real["n"] == 50 + 3 + 100 and found.real["exact"] == 1
+    spoilt = ms.verify(faults.shuffled_actions("pen/made-v0"), progress=False)
+    assert "bridges" in kinds(spoilt) and spoilt.real["exact"] == 1
+    assert ms.filter("pen/made-v0", verified=True, progress=False).n_episodes == 3
+    # Without the source nobody knows how the hand moved where the piece begins; and where no episode begins at a reset
+    # learned errors stand, and are called so.
+    alone = {RECORD_KEY: record | {"source": "gone/real-v0"}}
+    minari_io.write(parts, dataset_id="pen/alone-v0", metadata=alone, **kind)
+    assert ms.verify("pen/alone-v0", progress=False).bridges["judged"] == pytest.approx(20 / 29)
+    minari_io.write(parts[1:2], dataset_id="pen/piece-v0", metadata=alone, **kind)
+    learned = ms.verify("pen/piece-v0", progress=False)
+    assert learned.judge == "learned networks" and "known as a whole" in learned.findings[0].what
+    with pytest.raises(InvalidDataError, match="known as a whole"):
+        ms.filter("pen/piece-v0", verified=True, progress=False)
 
 
 def test_the_command_fails_where_the_dataset_is_not_true(line):

@@ -10,7 +10,9 @@ from minari_stitch.data.validation import ValidationReport
 from minari_stitch.errors import StitchError
 from minari_stitch.sim import demo
 from minari_stitch.sim import oracle as oracles
+from minari_stitch.sim.behaviour import make_env, register_robotics
 from minari_stitch.sim.oracle import (
+    AntMaze,
     MujocoLocomotion,
     PointMaze,
     oracle_of,
@@ -138,6 +140,29 @@ def test_steps_in_a_point_maze_come_back_with_and_without_the_goal(name):
     assert np.isnan(alone.rewards).all() and np.isnan(alone.terminated).all()
     assert np.abs(oracle.step(state[rows], -data.actions) - state[rows + 1]).max() > 0.1
     assert not oracle.crossings(state[rows], state[rows + 1]).any()
+
+
+@pytest.mark.parametrize("version", ["v4", "v5"])
+def test_steps_of_an_ant_in_a_maze_come_back(version):
+    """Random pushes in the real environment; in v5 observations hold forces of contacts too."""
+    register_robotics(f"AntMaze_UMaze-{version}")
+    oracle = AntMaze(gym.spec(f"AntMaze_UMaze-{version}"))
+    env, layout, rng = make_env(f"AntMaze_UMaze-{version}"), oracle._layout, np.random.default_rng(0)
+    seen, rewards = [env.reset(seed=0)[0]], []
+    actions = rng.uniform(-1, 1, (60, 8)).astype(np.float32)
+    for action in actions:
+        observation, reward, *_ = env.step(action)
+        seen.append(observation)
+        rewards.append(reward)
+    states = np.concatenate([layout.flatten({k: np.asarray(v)[None] for k, v in row.items()}) for row in seen])
+    found = oracle.outcomes(states[:-1], actions)
+    np.testing.assert_allclose(found.following, states[1:], atol=1e-6)
+    np.testing.assert_array_equal(found.rewards, rewards)
+    assert not oracle.crossings(states[:-1], states[1:]).any()
+    there = states[:1].copy()
+    there[:, layout.slices["achieved_goal"]] += [0, 8]  # beyond the wall in the middle
+    assert oracle.crossings(states[:1], there).all()
+    assert np.abs(oracle.step(states[:-1], -actions) - states[1:]).max() > 0.01
 
 
 def test_walls_stop_a_point_and_paths_through_them_are_crossings():
