@@ -5,6 +5,8 @@ They pin packages of their own, so each runs in an environment of its own, on a 
 """
 
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +108,35 @@ def test_d3rlpy_reads_a_written_dataset(made):
     # wrote the dataset, so that later episodes drift. `benchmarks/_d3rlpy.py` builds its buffer by hand.
     np.testing.assert_allclose(buffer.episodes[0].observations, next(iter(made)).observations[:-1])
     assert buffer.sample_transition_batch(8).observations.shape == (8, 3)
+
+
+def shown(package):
+    """The block of the how-to page on learners that imports a package, on the dataset made here."""
+    text = (Path(__file__).parents[1] / "docs" / "howto" / "learners.md").read_text(encoding="utf-8")
+    (code,) = re.findall(
+        rf"```python\n((?:(?!```).)*?(?:import|from) {package}.*?)^```$", text, re.DOTALL | re.MULTILINE
+    )
+    return code.replace("demo/hopper/medium-replay-stitched-v0", ID).replace("1000", "10")
+
+
+def test_d3rlpy_trains_as_the_page_says(made, tmp_path, monkeypatch):
+    pytest.importorskip("d3rlpy", reason="runs in its own environment: make clients")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(shown("d3rlpy"), "learners.md", "exec"), names)
+    for ours, theirs in zip(made, names["dataset"].episodes, strict=True):
+        np.testing.assert_allclose(theirs.observations, ours.observations[:-1], rtol=1e-6)
+        np.testing.assert_array_equal(theirs.actions, ours.actions)
+    assert names["learner"].predict(ours.observations[:1]).shape == (1, 1)
+
+
+def test_torchrl_samples_as_the_page_says(made, tmp_path, monkeypatch):
+    pytest.importorskip("torchrl", reason="runs in its own environment: make clients")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(shown("torchrl"), "learners.md", "exec"), names)
+    assert names["batch"]["observation"].shape == (256, 3)
 
 
 def test_torchrl_reads_a_written_dataset(made, tmp_path):
