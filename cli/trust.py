@@ -159,6 +159,8 @@ def report(
             return
         for one in page.reports:
             out.print(f"[cyan]{one.dataset_id}[/]")
+            verdict, advice = one.advice
+            out.print(f"  [{_VERDICTS[verdict]}]{advice}[/]", highlight=False, soft_wrap=True)
             for section, (verdict, why) in one.verdicts.items():
                 out.print(f"  [{_VERDICTS[verdict]}]{section:<7}{verdict:<8}[/]", end="")
                 out.print(why, markup=False, highlight=False, soft_wrap=True)

@@ -17,7 +17,8 @@ from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError
 from minari_stitch.pipeline import Augmented
 from minari_stitch.pool import Pool
-from minari_stitch.quality.verify import confirmed, own_delta, source_of, unit
+from minari_stitch.quality.origin import own_delta, source_of, unit
+from minari_stitch.quality.verify import confirmed
 from minari_stitch.sim.behaviour import random_return
 from minari_stitch.sim.d4rl import BENCHMARKS
 

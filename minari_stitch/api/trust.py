@@ -21,6 +21,7 @@ from minari_stitch.progress import Progress
 from minari_stitch.quality import check as checking
 from minari_stitch.quality import verify as verifying
 from minari_stitch.quality.check import Checked
+from minari_stitch.quality.origin import source_of, unit
 from minari_stitch.quality.proposals import found_run, judge_proposals, some_proposals
 from minari_stitch.quality.report import Page, gather
 from minari_stitch.quality.seen import strips
@@ -104,7 +105,7 @@ def verify(
     with reports(progress) as report:
         stitched = read(dataset, keep_infos=True, progress=report or False)
         directory = None if run_dir is None else Path(run_dir)
-        source = verifying.source_of(stitched)
+        source = source_of(stitched)
         return verified(stitched, source, delta, n_steps, pairs, directory, workers, seed, report)
 
 
@@ -123,7 +124,7 @@ def verified(
     found = verifying.verify(
         dataset,
         Pool(workers=workers, progress=report),
-        scale=verifying.unit(dataset, source),
+        scale=unit(dataset, source),
         source=source,
         delta=delta,
         n_steps=n_steps,
@@ -185,7 +186,7 @@ def report(
                 minari_io.opened(read_one.dataset_id, download=False), report and partial(report, "check")
             )
             directory = None if run_dir is None else Path(run_dir)
-            source = verifying.source_of(read_one)
+            source = source_of(read_one)
             try:
                 true = verified(read_one, source, None, n_steps, pairs, directory, workers, seed, report)
             except InvalidDataError:  # nobody can say
@@ -201,7 +202,7 @@ def report(
                     source,
                     looked,
                     true,
-                    verifying.unit(read_one, source),
+                    unit(read_one, source),
                     results=Path(results),
                     name=name,
                     seen=strips(read_one, source, true, run, name, report),

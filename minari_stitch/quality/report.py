@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -23,10 +23,9 @@ from minari_stitch.quality.measures import Measured, novelty, usefulness
 from minari_stitch.quality.plots import BAD, MADE, MUTED, REAL, Picture
 from minari_stitch.quality.rows import plain_numbers
 from minari_stitch.quality.seen import Strip
+from minari_stitch.quality.verdicts import Verdict, advice, number, percent, verdicts
 from minari_stitch.quality.verify import Verified
 from minari_stitch.transforms.again import again
-
-Verdict = Literal["good", "fair", "bad", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +50,15 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without pictures."""
+        verdict, what = self.advice
         verdicts = {section: {"verdict": verdict, "why": why} for section, (verdict, why) in self.verdicts.items()}
-        return plain_numbers({"dataset_id": self.dataset_id, "verdicts": verdicts, **self.values})
+        about = {"dataset_id": self.dataset_id, "advice": {"verdict": verdict, "what": what}, "verdicts": verdicts}
+        return plain_numbers({**about, **self.values})
+
+    @property
+    def advice(self) -> tuple[Verdict, str]:
+        """Whether to train on it, in a line."""
+        return advice(self.verdicts, generated=bool(self.values["useful"]["synthetic_steps"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +131,7 @@ def gather(
     return Report(
         dataset_id=dataset.dataset_id,
         values=values,
-        verdicts=_verdicts(checked, verified, new.values, values["useful"]),
+        verdicts=verdicts(checked, verified, new.values, values["useful"]),
         pictures={
             "true": _of_truth(verified, name),
             "new": _of_novelty(new, name),
@@ -142,60 +148,8 @@ def page(reports: Sequence[Report]) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"number": _number, "percent": _percent}
+    environment.filters |= {"number": number, "percent": percent}
     return environment.from_string(text).render(reports=reports)
-
-
-def _verdicts(
-    checked: Checked, verified: Verified | None, new: Mapping[str, Any], use: Mapping[str, Any]
-) -> dict[str, tuple[Verdict, str]]:
-    errors = [finding for finding in checked.findings if finding.level == "error"]
-    found: dict[str, tuple[Verdict, str]] = {
-        "valid": ("bad", errors[0].what)
-        if errors
-        else ("good", f"{checked.n_steps:,} steps, every array as it should be")
-    }
-    if verified is None:
-        found["true"] = "unknown", "nobody can say: no simulator, and no recorded errors"
-    elif not verified.ok:
-        found["true"] = "bad", next(finding.what for finding in verified.findings if finding.level == "error")
-    elif not verified.bridges.get("n"):
-        found["true"] = "good", f"real steps come out of {verified.judge} as recorded; none is generated"
-    else:
-        share = _percent(verified.bridges["confirmed"])
-        level: Verdict = "good" if verified.simulated else "unknown"
-        found["true"] = level, f"{share} of bridges within delta {verified.delta:g} by {verified.judge}"
-    if not new:
-        found["new"] = "unknown", "no step says that it was generated"
-    elif new["copies"] > 0.01:
-        found["new"] = "bad", f"{_percent(new['copies'])} of generated steps are copies of real ones"
-    else:
-        ratio = new["distance_median"] / max(new["distance_median_of_held_out"], 1e-12)
-        what = f"generated states lie {ratio:.2g} times as far from real ones as held-out real states do"
-        found["new"] = ("good" if ratio < 2 else "fair" if ratio < 4 else "bad"), what
-    found["useful"] = _use(use)
-    return found
-
-
-def _use(use: Mapping[str, Any]) -> tuple[Verdict, str]:
-    """Learners decide; what returns promise is not yet a use."""
-    gains = []
-    for row in use["learners"]:
-        if row["data"] == "augmented":
-            same = [
-                other for other in use["learners"] if (other["algo"], other["budget"]) == (row["algo"], row["budget"])
-            ]
-            gains += [row["mean"] - other["mean"] for other in same if other["data"] == "original"]
-    if gains:
-        verdict: Verdict = "good" if min(gains) > 0 else "bad" if max(gains) <= 0 else "fair"
-        return verdict, f"scores of learners change by {min(gains):+.3g} to {max(gains):+.3g}"
-    share = f"{_percent(use['synthetic_share'])} of all steps are generated"
-    raised = use.get("return_raised_by")
-    if raised is None:
-        return "unknown", f"no learner was trained on it; {share}"
-    if raised <= 0:
-        return "bad", f"returns do not rise ({raised:,.3g} on average); {share}"
-    return "unknown", f"no learner was trained on it; returns rise by {raised:,.3g} on average, {share}"
 
 
 def _of_truth(verified: Verified | None, name: str) -> list[Picture]:
@@ -308,15 +262,3 @@ def _provenance(dataset: Dataset) -> dict[str, Any]:
     elif MIX_KEY in metadata:
         found["sources"] = [row["dataset_id"] for row in metadata[MIX_KEY]["sources"]]
     return found
-
-
-def _number(value: Any) -> str:
-    if value is None or value != value:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.3g}" if abs(value) > 1e-9 else "0"
-
-
-def _percent(value: Any) -> str:
-    return "–" if value is None or value != value else f"{100 * value:.3g} %"

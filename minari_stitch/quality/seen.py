@@ -23,8 +23,9 @@ from minari_stitch.errors import RenderError, StitchError
 from minari_stitch.progress import Progress
 from minari_stitch.quality import plots
 from minari_stitch.quality.bridges import Bridges
+from minari_stitch.quality.origin import spread
 from minari_stitch.quality.proposals import some_proposals
-from minari_stitch.quality.verify import Verified, spread
+from minari_stitch.quality.verify import Verified
 from minari_stitch.sim.maze import maze_of
 
 _CONTEXT, _FRAMES, _SMALL = 40, 8, (150, 180)

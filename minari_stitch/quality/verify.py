@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from minari_stitch.data import minari_io
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.errors import InvalidDataError
@@ -21,16 +20,14 @@ from minari_stitch.pipeline import Confirmed
 from minari_stitch.pool import Pool
 from minari_stitch.quality.bridges import Bridges
 from minari_stitch.quality.check import Finding
+from minari_stitch.quality.origin import own_delta, unit
 from minari_stitch.quality.rows import plain_numbers
 from minari_stitch.quality.simulate import Judged, judge
 
-DELTA = 2.0
-"""Threshold where a dataset was made without one."""
 LEAST_CONFIRMED = 0.8
 """Share of bridges within delta by the simulator below which a dataset is not true; calibration aims at 0.9."""
 LEARNED = "learned networks"
 """The judge where there is no simulator."""
-_BLOCK = 100_000
 _EXACT = 1e-3  # of real steps: what rounding to float32 and back may do, in standardised units
 
 
@@ -136,7 +133,8 @@ def verify(
         "reward_simulated": judged.rewards[:cut],
         "bridge": chosen,
     }
-    found = list(_findings(out, delta, float(np.std(episodes.rewards)) or 1.0))
+    lowered = bool(((dataset.metadata.get(RECORD_KEY) or {}).get("config") or {}).get("pessimism"))
+    found = list(_findings(out, delta, float(np.std(episodes.rewards)) or 1.0, lowered))
     return Verified(
         dataset_id=dataset.dataset_id, judge=dataset.env_spec.id, delta=delta, **out, findings=found, arrays=arrays
     )
@@ -170,42 +168,6 @@ def confirmed(
     unseen = (np.bincount(of, minlength=count) > 0) & (np.bincount(of, known, count) == 0)
     assert dataset.env_spec is not None
     return Confirmed(episodes=~(refused | unseen), simulator=dataset.env_spec.id, delta=delta)
-
-
-def own_delta(dataset: Dataset) -> float:
-    """The threshold that a dataset was made with."""
-    record = dataset.metadata.get(RECORD_KEY) or {}
-    return float(record.get("config", {}).get("qualify", {}).get("delta", DELTA))
-
-
-def source_of(dataset: Dataset) -> Dataset | None:
-    """The dataset that one was made from, if it is local and still the same."""
-    record = dataset.metadata.get(RECORD_KEY) or {}
-    origin = record.get("source")
-    if not isinstance(origin, str) or not minari_io.exists(origin):
-        return None
-    # The pen's positions and velocities, where they are recorded, are where its episodes are played from.
-    infos = dataset.env_spec is not None and dataset.env_spec.id.startswith("AdroitHandPen")
-    source = minari_io.read(origin, download=False, skip_invalid=True, keep_infos=infos)
-    return source if source.fingerprint == record.get("source_fingerprint") else None
-
-
-def unit(dataset: Dataset, source: Dataset | None = None) -> np.ndarray:
-    """`(S,)` what errors are measured in: the standard deviation in the source, or where it is gone in what is real."""
-    source = source or source_of(dataset)
-    if source is not None:
-        return spread(source.episodes.observations)
-    real = ~Bridges.of(dataset.episodes).synthetic
-    observations = dataset.episodes.observations
-    return spread(observations[dataset.episodes.step_state[real]] if real.any() else observations)
-
-
-def spread(observations: np.ndarray) -> np.ndarray:
-    """`(S,)` standard deviation of `(N, S)`, 1 where nothing varies; a part at a time, since there may be millions."""
-    mean = observations.mean(0, dtype=np.float64)
-    parts = (observations[start : start + _BLOCK] - mean for start in range(0, len(observations), _BLOCK))
-    scale = np.sqrt(sum((part**2).sum(0) for part in parts) / len(observations))
-    return np.where(scale > 0, scale, 1.0)
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:
@@ -288,7 +250,8 @@ def _agreement(learned: np.ndarray, truth: np.ndarray, delta: float) -> dict[str
     return rows
 
 
-def _findings(out: Mapping[str, Any], delta: float, reward_scale: float) -> Iterator[Finding]:
+def _findings(out: Mapping[str, Any], delta: float, reward_scale: float, lowered: bool) -> Iterator[Finding]:
+    """What is not as it should be; `lowered` rewards of generated steps are the method's intention (TATU's)."""
     bridges, real = out["bridges"], out["real"]
     if real.get("n") and real["exact"] < 0.95:
         what = f"only {real['exact']:.1%} of {real['n']:,} real steps come out of the simulator as they were recorded"
@@ -305,7 +268,12 @@ def _findings(out: Mapping[str, Any], delta: float, reward_scale: float) -> Iter
         most = (0.1 if name == "synthetic" else 0.01) * reward_scale
         if abs(row["bias"]) > most or row["mean_absolute"] > 4 * most:
             what = f"rewards of {name} steps are off by {row['bias']:+.3g} on average, {row['mean_absolute']:.3g} each"
-            yield Finding(kind="rewards", level="error", what=f"{what} (they vary by {reward_scale:.3g})")
+            what += f" (they vary by {reward_scale:.3g})"
+            if name == "synthetic" and lowered and row["bias"] < 0:
+                what += ": its method lowers them where its networks disagree (pessimism)"
+                yield Finding(kind="rewards", level="warning", what=what)
+            else:
+                yield Finding(kind="rewards", level="error", what=what)
     for name, row in out["ends"].items():
         if row["agree"] < (0.95 if name == "synthetic" else 0.98):
             what = f"the simulator agrees on {row['agree']:.1%} of {name} steps whether the episode ends"

@@ -105,6 +105,40 @@ def test_planted_faults_are_found(line, fault, kind):
     assert kind in kinds(found) and ("bridges" in kinds(found)) == (kind == "bridges")
 
 
+def test_rewards_that_a_method_lowers_on_purpose_are_no_error(line):
+    low = faults.reward_offset(MADE, by=-2.0)
+    assert "rewards" in kinds(ms.verify(low, progress=False))
+    record = minari_io.read(MADE).metadata[RECORD_KEY]
+    minari_io.annotate(low, {RECORD_KEY: record | {"config": record["config"] | {"pessimism": 1.0}}})
+    found = ms.verify(low, progress=False)
+    (finding,) = [finding for finding in found.findings if finding.kind == "rewards"]
+    assert found.ok and finding.level == "warning" and "pessimism" in finding.what
+    minari_io.annotate(
+        high := faults.reward_offset(MADE, "spoilt/high-v0"), {RECORD_KEY: record | {"config": {"pessimism": 1}}}
+    )
+    assert "rewards" in kinds(ms.verify(high, progress=False)), "raised ones are"
+
+
+def test_faults_show_in_the_figure_and_the_section_that_should_show_them(line):
+    def said(dataset_id):
+        report = ms.report(dataset_id, progress=False).reports[0]
+        return report, {picture.title: picture.svg for pictures in report.pictures.values() for picture in pictures}
+
+    sound, pictures = said(MADE)
+    assert sound.verdicts["true"][0] == "good"
+    errors, rewards = "Largest error of each bridge, by Line-v0", "Rewards of generated steps"
+    for fault, title, other in (
+        (faults.shuffled_actions, errors, rewards),
+        (faults.shifted_states, errors, None),
+        (faults.reward_offset, rewards, errors),
+    ):
+        spoilt, drawn = said(fault(MADE))
+        assert spoilt.verdicts["true"][0] == "bad" and spoilt.advice[0] == "bad"
+        assert drawn[title] != pictures[title]
+        if fault is faults.reward_offset:
+            assert drawn[other] == pictures[other], "states are as true as before"
+
+
 def test_a_bridge_through_a_wall_or_over_an_end_is_found(line):
     def jump(part):
         part["observations"][15, 2] = 60.0
