@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo/hopper/medium-replay-v0
 
-.PHONY: docs all demo test slow lint clients peers ogbench picture architecture
+.PHONY: figure1 docs all demo test slow lint clients peers ogbench picture architecture
 
 all: $(VENV)/.installed
 
@@ -37,6 +37,9 @@ peers: all ## d3rlpy's learners beside ours, in an environment of its own.
 ogbench: all ## Learners for goals on OGBench's medium point maze, made anew; more by OPTIONS.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,ogbench]'
 	$(BIN)/python benchmarks/ogbench/run.py $(OPTIONS)
+
+figure1: all ## A maze in which only stitching leads to the goal, with the controls; ends with a line of JSON.
+	$(BIN)/python benchmarks/run.py --suite figure1 --json
 
 docs: all ## The documentation as a site in build/site; a warning is an error.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -81,6 +81,16 @@ def _row(comparison: Comparison, q: float) -> tuple[str, ...]:
     )
 
 
+def summary(finished: Finished) -> dict[str, dict[str, list[float]]]:
+    """Scores by learner and data, each `[mean, low, high]` with its 95 % interval; of the original data once."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    for comparison in compare(finished):
+        for name, scores in (("dataset", comparison.original), ("augmented", comparison.augmented)):
+            mean, half = interval(scores)
+            found[comparison.cell.algo][getattr(comparison.cell, name)] = [mean, mean - half, mean + half]
+    return dict(found)
+
+
 def q_values(comparisons: Sequence[Comparison]) -> np.ndarray:
     """`(rows,)` p-values corrected for the number of rows: the false discovery rate at which each would count.
 

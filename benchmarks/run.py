@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ if __package__ in (None, ""):
 
 from benchmarks import board, experiment, prepare
 from benchmarks.batches import parse_ratio
-from benchmarks.comparison import COLUMNS, captions, compare, diverged, rows
+from benchmarks.comparison import COLUMNS, captions, compare, diverged, rows, summary
 from benchmarks.data import check_kind
 from benchmarks.executors import EXECUTORS
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
@@ -98,6 +99,9 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = "fp32",
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = DEFAULT_FOLDER,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="End with a line of JSON: learner, data, [mean, low, high] at 95 %.")
+    ] = False,
     tensorboard: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(metavar="FOLDER", help="Write curves and losses for TensorBoard too (extra `tensorboard`)."),
@@ -158,6 +162,8 @@ def main(
         finished = kept.finished()
         shown = {cell: finished[cell] for cell in wanted if cell in finished}
         _print(shown, missing)
+        if as_json:
+            print(json.dumps(summary(shown)))
         if tensorboard is not None:
             err.print(f"{board.write(shown, tensorboard)} runs in {tensorboard}: tensorboard --logdir {tensorboard}")
 

@@ -16,6 +16,7 @@ ALGORITHMS = ("dt", "iql", "td3_bc", "bc")
 GOAL_ALGORITHMS = ("gcbc", "gcivl", "gciql")
 """Learners for goals, on data of OGBench's: `benchmarks/ogbench/run.py`."""
 DEFAULT_DATASET = "demo/hopper/medium-replay-v0"
+MAZE = "demo/pointmaze/zigzag-split-v0"
 
 
 class UnknownNameError(StitchError):
@@ -54,6 +55,7 @@ class Budget:
 
 
 _SMALL_DT = {"batch_size": 32, "width": 32, "layers": 2, "learning_rate": 2e-3}
+_MAZE_TD = {"hidden": 64, "batch_size": 64, "discount": 0.995, "target_rate": 0.02}
 BUDGETS = {
     budget.name: budget
     for budget in (
@@ -100,6 +102,22 @@ BUDGETS = {
         # A sequence model's policy changes much from one evaluation to the next: average more of them.
         Budget(
             name="knee-dt", seeds=16, evaluations=10, last=5, lanes=8, steps={"dt": 4_000}, settings={"dt": _SMALL_DT}
+        ),
+        # A point maze: values travel through hundreds of steps, so targets follow fast and the discount is near 1.
+        Budget(
+            name="maze",
+            seeds=8,
+            evaluations=4,
+            last=2,
+            episodes=12,
+            lanes=8,
+            steps={"dt": 1_500, "iql": 8_000, "td3_bc": 8_000, "bc": 5_000},
+            settings={
+                "dt": _SMALL_DT | {"warmup": 300},
+                "iql": _MAZE_TD | dict.fromkeys(("actor_rate", "critic_rate", "value_rate"), 1e-3),
+                "td3_bc": _MAZE_TD | {"learning_rate": 1e-3},
+                "bc": {"hidden": 64, "batch_size": 128, "learning_rate": 1e-3},
+            },
         ),
         Budget(name="paper", seeds=5, evaluations=20),
     )
@@ -148,6 +166,28 @@ TRANSITIONS = Variant(
 """Steps of bridges that leave states of high return: those from low ones teach that bad states are easily left, and
 whole bridges that their targets are reached (docs/EXPERIMENTS.md, 10 and 11)."""
 RESAMPLED = Variant(method="resample")
+OVER = Variant(
+    label="over",
+    settings=(
+        ("stitch.pairs", "connect"),
+        ("stitch.rising", True),
+        ("stitch.nearest", 0.02),
+        ("stitch.latest_source", 400),
+        ("stitch.fixed_steps", 52),
+        ("stitch.max_bridge", 52),
+        ("stitch.repair_steps", 300),
+        ("qualify.support", 200.0),
+        ("models.diffusion.horizon", 56),
+        ("models.diffusion.fit.steps", 400),
+        ("models.diffusion.fit.batch_size", 32),
+        ("models.dynamics.steps", 6_000),
+        ("models.inverse.steps", 3_000),
+        ("models.reward.steps", 300),
+        ("models.termination.steps", 200),
+    ),
+    steps=50_000,
+)
+"""Bridges over what no trajectory enters: as long as it takes, and as far from all data (docs/EXPERIMENTS.md, 16)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +362,16 @@ def _confirmation(family: Family) -> tuple[Experiment, ...]:
     return _against_resampling(names + [subset(name) for name in names])
 
 
+def _figure1(_: Family) -> tuple[Experiment, ...]:
+    """What is stitched, and what needs no model, instead of the data: in them nothing leads from start to goal."""
+    mixes = (OVER, RESAMPLED, Variant(method="relabel"))
+    return tuple(
+        Experiment(algo=algo, dataset=MAZE, variant=variant, ratio="0:1", kind="episodes")
+        for algo in ("bc", "td3_bc", "iql", "dt")
+        for variant in mixes
+    )
+
+
 SUITES = {
     "smoke": Suite(experiments=_all_learners, what="does everything run?", budget="smoke"),
     "demo": Suite(experiments=_all_learners, what="every learner on one demo dataset"),
@@ -334,6 +384,7 @@ SUITES = {
         experiments=_development, what="the setting that suits a learner, where it was found", budget="knee"
     ),
     "confirmation": Suite(experiments=_confirmation, what="the same setting on other data", budget="knee"),
+    "figure1": Suite(experiments=_figure1, what="a maze in which nothing leads from start to goal", budget="maze"),
     "figure5": Suite(experiments=_figure5, what="without augmentation, step estimation, qualification"),
 }
 

@@ -63,6 +63,16 @@ def test_one_table(command, tmp_path):
     assert (tmp_path / "results" / "results.jsonl").read_bytes() == before
 
 
+def test_the_last_line_is_json_for_programs(command, tmp_path):
+    pendulum.write()
+    result = command("--algo", "bc", "--augmented-dataset", pendulum.STITCHED, "--json")
+    scores = [(cell.augmented or cell.dataset, r["score"]) for cell, r in records(tmp_path).items()]
+    said = json.loads(result.stdout.splitlines()[-1])["bc"]
+    assert set(said) == {pendulum.ID, pendulum.STITCHED}
+    for name, (mean, low, high) in said.items():
+        assert mean == pytest.approx(sum(s for n, s in scores if n == name) / 2) and low <= mean <= high
+
+
 def test_a_killed_run_goes_on(command, tmp_path, monkeypatch):
     """What was finished before the kill is kept, and only the rest is run."""
     pendulum.write()
