@@ -97,7 +97,7 @@ def test_a_key_sees_each_setting_and_nothing_else():
     base = StitchConfig()
     assert key(base, "cpu", 3) == key(StitchConfig(), "cpu", 3)
     changes = {"pairs": "paper", "similarity": "cosine", "min_similarity": 0.5, "fixed_steps": 7}
-    changes |= {"steps_left": 3, "latest_source": 10}
+    changes |= {"steps_left": 3, "latest_source": 10, "rising": True, "nearest": 0.5}
     for field in dataclasses.fields(base):
         value = getattr(base, field.name)
         if field.name not in changes:
