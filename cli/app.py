@@ -12,7 +12,8 @@ import typer
 
 from minari_stitch.transforms.registry import found
 
-from . import datasets, edit, exchange, trust, view
+from . import datasets, edit, exchange, look, trust, view
+from .begin import begin_with, chosen
 from .common import Force, Json, OutputId, Verbose, err, errors, id_argument, out, processes
 from .render import EPILOG as _RENDER_EXAMPLES
 from .render import render
@@ -42,11 +43,6 @@ app.add_typer(demo_app, name="demo", rich_help_panel="Keep")
 app.add_typer(runs_app, name="runs", rich_help_panel="Keep")
 
 
-def main() -> None:
-    """Entry point of the `minari-stitch` command."""
-    app()
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -73,6 +69,8 @@ _AUGMENT_EXAMPLES = (
     "minari-stitch augment demo/hopper/medium-replay-v0 --method synther --steps 50000",
     "minari-stitch augment demo/halfcheetah/medium-v0 --form bridge --pairs reference --set stitch.pool=512",
     "minari-stitch augment my/data-v0 --steps 50000 --set stitch.pairs=paper --set models.diffusion.horizon=64",
+    "minari-stitch augment --config ~/.minari/datasets/my/data-stitched-v0   [dim]# the same again[/]",
+    "minari-stitch augment mujoco/hopper/medium-v0 --preset full --dry-run",
     "[dim]The run directory keeps trained models and proposals: the same command goes on after a kill, and another "
     "--delta or --steps reuses them.[/]",
 )
@@ -80,10 +78,17 @@ _AUGMENT_EXAMPLES = (
 
 @app.command(epilog="\n\n".join(_AUGMENT_EXAMPLES), rich_help_panel=_MAKE)
 def augment(
-    dataset_id: Annotated[str, id_argument(help="Minari dataset id, or a demo/ id.")],
+    dataset_id: Annotated[
+        Optional[str],  # noqa: UP045
+        id_argument(help="Minari dataset id, or a demo/ id."),
+    ] = None,
     method: Annotated[
-        Method, typer.Option(help="How: DiffStitch, a baseline, or a control without a model.", rich_help_panel=_HOW)
-    ] = "diffstitch",
+        Optional[Method],  # noqa: UP045
+        typer.Option(
+            help="How: DiffStitch, a baseline, or a control without a model \\[default: diffstitch].",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     delta: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
@@ -133,6 +138,14 @@ def augment(
             rich_help_panel=_HOW,
         ),
     ] = None,
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="FILE",
+            help="Make again what a dataset's metadata.json, or its folder, says; other options change that.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     output_id: OutputId = None,
     run_dir: Annotated[
         Optional[Path],  # noqa: UP045
@@ -140,12 +153,18 @@ def augment(
             help="Where models and proposals are kept \\[default: beside the datasets].", rich_help_panel=_WHERE
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_WHERE)] = "auto",
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="auto, cpu, cuda, cuda:1 or mps \\[default: auto].", rich_help_panel=_WHERE),
+    ] = None,
     precision: Annotated[
         Optional[Literal["fp32", "bf16"]],  # noqa: UP045
         typer.Option(help="Of the diffusion network \\[default: bf16 on CUDA, else fp32].", rich_help_panel=_WHERE),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything.", rich_help_panel=_WHERE)] = 0,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Seed of everything \\[default: 0].", rich_help_panel=_WHERE),
+    ] = None,
     workers: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
@@ -169,29 +188,34 @@ def augment(
         Optional[int],  # noqa: UP045
         typer.Option(help="Steps of a demo/ dataset made on first use \\[default: 200000].", rich_help_panel=_SOURCE),
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
     force: Force = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Write a new dataset of stitched (or otherwise synthetic) episodes made from dataset [bold]ID[/]."""
     with errors(verbose):
+        from minari_stitch.api import ahead
         from minari_stitch.api import datasets as api
         from minari_stitch.config import adjust, parse, to_dict
         from minari_stitch.data.provenance import synthetic_sources
         from minari_stitch.progress import Bars
-        from minari_stitch.transforms import registry
 
-        on_gpu = api.chosen_device(device).startswith("cuda")
-        transform = registry.preset(method, preset or ("full" if on_gpu else "fast"))
-        amounts = {"n_steps": steps, "output_id": output_id, "seed": seed, "device": device, "precision": precision}
-        amounts |= {"workers": processes(workers), "threads": threads}
+        begun = begin_with(config, dataset_id, method, preset, device, include_original)
+        amounts = begun.amounts | chosen(n_steps=steps, seed=seed, device=device, precision=precision, threads=threads)
+        amounts |= {"output_id": output_id, "workers": processes(workers)}
         shortcuts = {"delta": delta, "support": support, "form": form, "pairs": pairs}
-        transform, run = api.plan(transform, shortcuts, **amounts)
+        transform, run = api.plan(begun.transform, shortcuts, **amounts, dry=dry_run)
         transform = adjust(transform, dict(map(parse, settings or [])))
+        amounts |= {"include_original": begun.include_original, "run_dir": run_dir}
+        if dry_run:
+            limits = {"skip_invalid": skip_invalid, "demo_steps": demo_steps}
+            view.print_estimate(out, ahead.estimate(begun.source, transform, **amounts, **limits), as_json)
+            return
         begin = time.monotonic()
         with Bars(err) as progress:
             source = api.read(
-                dataset_id,
+                begun.source,
                 skip_invalid=skip_invalid,
                 download=download,
                 demo_steps=demo_steps,
@@ -202,18 +226,12 @@ def augment(
                 err.print("[yellow]Left out invalid episodes.[/]", end=" ")
                 err.print(str(source.skipped), markup=False, highlight=False, soft_wrap=True)
             if synthetic_sources(source.metadata):
-                err.print(f"[yellow]{dataset_id} holds synthetic steps itself[/], learned from like real ones.")
+                err.print(f"[yellow]{begun.source} holds synthetic steps itself[/], learned from like real ones.")
             if verbose:
                 err.print_json(json.dumps(to_dict(transform)))
-            result = api.augment(
-                source,
-                transform,
-                **amounts,
-                include_original=include_original,
-                run_dir=run_dir,
-                force=force,
-                progress=progress,
-            )
+            if not as_json:
+                view.announce(err, ahead.estimate(source, transform, **amounts))
+            result = api.augment(source, transform, **amounts, force=force, progress=progress)
         if as_json:
             print(json.dumps(view.result_json(result, time.monotonic() - begin)))
         elif result.existing:
@@ -244,25 +262,7 @@ def settings(
             view.print_settings(out, rows)
 
 
-@app.command(
-    epilog="[bold]Example[/]\n\n  minari-stitch show demo/hopper/medium-replay-stitched-v0", rich_help_panel=_LOOK
-)
-def show(
-    dataset_id: Annotated[str, id_argument(help="A dataset that augment wrote.")],
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """Report of a stitched dataset: outcomes, acceptance by delta, bridges, returns, and the oracle's word."""
-    with errors(verbose):
-        from minari_stitch.data import minari_io
-
-        dataset = minari_io.read(dataset_id, download=False, keep_infos=True)
-        if as_json:
-            print(json.dumps(view.report_json(dataset)))
-        else:
-            view.print_report(out, dataset)
-
-
+app.command(epilog="\n\n".join(look.EXAMPLES), rich_help_panel=_LOOK)(look.show)
 app.command(epilog=_RENDER_EXAMPLES, rich_help_panel=_LOOK)(render)
 app.command(epilog="\n\n".join(datasets.IMPORT_EXAMPLES), rich_help_panel=_DATA)(datasets.import_d4rl)
 app.command(epilog="\n\n".join(exchange.IMPORT_EXAMPLES), rich_help_panel=_DATA)(exchange.import_ogbench)
@@ -282,7 +282,7 @@ app.command(epilog="\n\n".join(trust.CARD_EXAMPLES), rich_help_panel=_LOOK)(trus
 def demo_list() -> None:
     """List the demo/ datasets; each is rolled out in MuJoCo on first use."""
     with errors(False):
-        from minari_stitch.data import minari_io
-        from minari_stitch.sim import demo
+        from minari_stitch.data.ids import exists
+        from minari_stitch.sim.recipes import RECIPES
 
-        view.print_recipes(out, demo.RECIPES.values(), minari_io.exists)
+        view.print_recipes(out, RECIPES.values(), exists)

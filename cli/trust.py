@@ -136,7 +136,10 @@ def report(
     with errors(verbose):
         from minari_stitch.api.trust import report
         from minari_stitch.progress import Bars
+        from minari_stitch.quality.report import check_output
 
+        if output is not None:
+            check_output(output)
         with Bars(err) as progress:
             page = report(
                 dataset_id,
@@ -173,7 +176,9 @@ def card(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="NAME", help="Of the data (cc-by-4.0, mit, other) \\[default: the source's]."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a README.md of somebody else.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace a README.md of somebody else; take changed data as they are.")
+    ] = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,11 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from .clients import CLIENTS, lines
+
 if TYPE_CHECKING:
     from minari_stitch.config import Setting
+    from minari_stitch.cost import Estimate
     from minari_stitch.data.minari_io import Dataset
     from minari_stitch.pipeline import Augmented
 
@@ -41,6 +45,8 @@ def new_table(title: str | None, *columns: str) -> Table:
 
 def print_result(console: Console, source: Dataset, result: Augmented, seconds: float, form: str | None) -> None:
     """Print the summary of an augmentation, of bridges in a `form`, and what to type next."""
+    from gymnasium.spaces import Box
+
     table = new_table(None, "Dataset", "# Episodes", "# Steps", "# Synthetic")
     table.add_row(source.dataset_id, f"{len(source.episodes):,}", f"{source.episodes.n_steps:,}", "")
     made = (f"[green]{count:,}[/]" for count in (result.n_episodes, result.n_steps, result.n_synthetic))
@@ -59,6 +65,40 @@ def print_result(console: Console, source: Dataset, result: Augmented, seconds: 
             highlight=False,
             soft_wrap=True,
         )
+    if isinstance(source.observation_space, Box):
+        for number, library in enumerate(CLIENTS):
+            code = "".join(f"    {line}\n" for line in lines(library, result.dataset_id))
+            said = f"or with {library}:" if number else f"\nTrain on it with {library}:"
+            console.print(f"{said}\n{code.rstrip()}", markup=False, highlight=False, soft_wrap=True)
+
+
+_ANNOUNCED = 10.0  # seconds: less is not worth a line
+
+
+def announce(console: Console, ahead: Estimate) -> None:
+    """Say before long work what it will take."""
+    if not ahead.existing and ahead.seconds >= _ANNOUNCED:
+        console.print(f"Ahead: {ahead}", highlight=False, soft_wrap=True)
+
+
+def print_estimate(console: Console, ahead: Estimate, as_json: bool) -> None:
+    """Print what an augmentation would take."""
+    from minari_stitch.cost import duration
+
+    if as_json:
+        print(json.dumps(ahead.to_dict()))
+        return
+    console.print(f"[cyan]{ahead.dataset_id}[/]: {ahead.n_steps:,} steps by {ahead.method} of {ahead.source}")
+    if ahead.existing:
+        console.print("It is what this command writes, and is there already: nothing would be written.")
+    table = new_table(None, "Stage", "#", "About")
+    for part in ahead.work:
+        if part.count:
+            table.add_row(part.stage, f"{part.count:,} {part.unit}", duration(ahead.stages[part.stage]))
+    if table.rows:
+        console.print(table)
+    console.print(f"In all {ahead}.", highlight=False, soft_wrap=True)
+    console.print("Nothing was written: without --dry-run it will be.", style="dim")
 
 
 def _print_share(console: Console, n_synthetic: int, n_steps: int) -> None:

@@ -29,15 +29,15 @@ def main() -> None:
     stitched = minari_io.read(args.dataset_id, download=False, keep_infos=True)
     source = minari_io.read(stitched.metadata["minari_stitch"]["source"])
     episode = StitchedEpisode.of(stitched, args.episode, source)
-    figure = Figure(figsize=(12, 6.6), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1.15, 1])
+    figure = Figure(figsize=(12, 7.8), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1.2, 1])
     states = episode.spread(10, CONTEXT)
     pictures = render.draw_states(
         stitched.env_spec.id, [(one, states) for one in (episode.observations, episode.source)]
     )
     above.suptitle(figures.headline(episode), fontsize=11)
     figures.filmstrip(above, episode, states, *pictures)
-    left, right = below.subplots(1, 2, width_ratios=[2, 1])
+    left, right = below.subplots(1, 2, width_ratios=[1.9, 1])
     draw_height(left, episode)
     figures.returns(right, list(figures.stitched_metadata(stitched).values()))
     figure.savefig(args.output, dpi=130)

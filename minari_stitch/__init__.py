@@ -5,12 +5,12 @@
     made = ms.augment("demo/hopper/medium-replay-v0", delta=2)
     dataset = made.load()
 
-Datasets:  `augment`, `mix`, `import_d4rl`, `import_ogbench`, `export_ogbench`, `read`
+Datasets:  `augment` and `estimate`, `mix`, `import_d4rl`, `import_ogbench`, `export_ogbench`, `read`
 Parts:     `filter`, `trim`, `select`, and `scores`
 Trust:     `check`, `verify`, `report`, `card`
 Methods:   `DiffStitch`, `SynthER`, `TATU`, `Resample`, `Real`, and `Transform`, `Sample`, `settings` for your own
 Settings:  `ModelConfig`, `DiffusionConfig`, `StitchConfig`, `QualifyConfig`, `FitConfig`, `NoiseConfig`, `JudgeConfig`
-Results:   `Augmented`, `Mixed`, `Imported`, `ImportedOGBench`, `Exported`
+Results:   `Augmented`, `Estimate`, `Mixed`, `Imported`, `ImportedOGBench`, `Exported`
 Errors:    `StitchError` and its kinds in `minari_stitch.errors`
 """
 
@@ -20,6 +20,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from minari_stitch.api.ahead import estimate
     from minari_stitch.api.datasets import augment, import_d4rl, mix, read
     from minari_stitch.api.edit import filter, scores, select, trim
     from minari_stitch.api.exchange import export_ogbench, import_ogbench
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from minari_stitch.baselines.synther import SynthER
     from minari_stitch.baselines.tatu import TATU
     from minari_stitch.config import settings
+    from minari_stitch.cost import Estimate
     from minari_stitch.data.mix import Mixed
     from minari_stitch.diffstitch.config import DiffusionConfig, ModelConfig, QualifyConfig, StitchConfig
     from minari_stitch.diffstitch.transform import DiffStitch
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "augment",
+    "estimate",
     "filter",
     "mix",
     "trim",
@@ -75,6 +78,7 @@ __all__ = [
     "NoiseConfig",
     "JudgeConfig",
     "Augmented",
+    "Estimate",
     "Mixed",
     "Imported",
     "ImportedOGBench",
@@ -82,6 +86,7 @@ __all__ = [
     "StitchError",
 ]
 _HOMES = {
+    "api.ahead": ("estimate",),
     "api.datasets": ("augment", "mix", "import_d4rl", "read"),
     "baselines.controls": ("Real", "Resample"),
     "baselines.edm": ("NoiseConfig",),
@@ -97,6 +102,7 @@ _HOMES = {
     "api.trust": ("card", "check", "report", "verify"),
     "learn.judging": ("JudgeConfig",),
     "learn.loop": ("FitConfig",),
+    "cost": ("Estimate",),
     "pipeline": ("Augmented",),
     "config": ("settings",),
     "sim.d4rl": ("Imported",),

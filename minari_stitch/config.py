@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 _MOST = 2**31
 Count = Annotated[int, Field(ge=1, lt=_MOST)]
+Amount = Annotated[int, Field(ge=0, lt=_MOST)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -224,7 +225,7 @@ def _named(error: ValidationError, depth: int | None = None) -> StitchError:
         return cause
     name = ".".join(map(str, first["loc"][:depth]))
     if first["type"] == "unexpected_keyword_argument":
-        return ConfigError(f"there is no setting {name!r}")
+        return ConfigError(f"there is no setting {name!r}: check its name, or leave it out")
     if first["type"] == "unexpected_positional_argument":
         return ConfigError(f"{first['input']!r} is one argument too many: give it by its name")
     if first["type"].startswith("missing"):

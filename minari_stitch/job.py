@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from minari_stitch.config import key
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.spaces import FlatSpace
+from minari_stitch.data.storage import sweep
 from minari_stitch.learn.normalize import NormalizerKind
 from minari_stitch.learn.scales import Scales
 from minari_stitch.progress import Progress
@@ -98,8 +100,9 @@ class Job:
         )
         identity = key(*about, *limits, *trained)
         arrays = run.folder(f"{_ARRAYS}{dataset.fingerprint}")
-        dataset.episodes.save(arrays)
-        return cls(
+        if not run.dry:
+            dataset.episodes.save(arrays)
+        job = cls(
             transform=transform,
             arrays=arrays,
             networks=run.folder(f"models-{identity}"),
@@ -112,6 +115,8 @@ class Job:
             high=tuple(limits[1]),
             normalizer=normalizer,
         )
+        job.__dict__["widths"] = (dataset.episodes.observations.shape[1], dataset.episodes.actions.shape[1])
+        return job
 
     def __getstate__(self) -> dict[str, Any]:
         """Fields only: every process loads its own copy of the rest."""
@@ -127,7 +132,7 @@ class Job:
         """Normalisers fitted to the source, on the job's device."""
         return Scales.of(self.episodes, np.array(self.low), np.array(self.high), self.normalizer).to(self.device)
 
-    @property
+    @cached_property
     def widths(self) -> tuple[int, int]:
         """S and A."""
         return self.episodes.observations.shape[1], self.episodes.actions.shape[1]
@@ -154,9 +159,18 @@ class Job:
         if missing:
             collections.deque(run.pool(run.threads).map(self.train, missing), maxlen=0)
 
+    def missing_chunks(self, count: float) -> int:
+        """Of so many chunks, those that are not there."""
+        there = sum(1 for path in self.chunks.glob("[0-9]*.npz"))
+        return max(0, math.ceil(count) - there)
+
     def made(self, run: Run) -> Iterator[Path]:
         """Files of chunk after chunk, without end; those of the run directory are taken as they are."""
-        return run.pool().map(self._keep, ((number,) for number in count()))
+        try:
+            yield from run.pool().map(self._keep, ((number,) for number in count()))
+        finally:
+            if self.chunks.is_dir():  # of what was under way when nobody waited any more
+                sweep(self.chunks)
 
     def _keep(self, number: int, progress: Progress | None) -> Path:
         path = self.chunk(number)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minari_stitch.config import to_dict
+from minari_stitch.asked import asked_for, twin
+from minari_stitch.cost import Estimate, room
 from minari_stitch.data import minari_io
-from minari_stitch.data.ids import datasets_path, id_of, versions
+from minari_stitch.data.ids import datasets_path, id_of
 from minari_stitch.data.kept import runs_path
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.provenance import ORACLE_KEY, RECORD_KEY, original, synthetic_sources
@@ -24,6 +23,7 @@ from minari_stitch.run import Run
 from minari_stitch.sim.tasks import goals_of
 from minari_stitch.transforms.again import again, filtering
 from minari_stitch.transforms.base import Sample, Transform
+from minari_stitch.transforms.work import Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,22 +82,10 @@ def augment(
     check_amount(n_steps)
     automatic, output_id = not output_id, output_id or minari_io.next_id(dataset.dataset_id, transform.output_suffix)
     minari_io.check_output_id(output_id)
-    episodes = dataset.episodes
-    asked: dict[str, Any] = {
-        "version": version("minari-stitch"),
-        "method": transform.name,
-        "source": dataset.dataset_id,
-        "source_fingerprint": dataset.fingerprint,
-        "seed": run.seed,
-        "device": run.device,
-        "precision": run.precision,
-        "threads": run.threads,
-        "config": to_dict(transform),
-        "include_original": include_original,
-        "asked_steps": n_steps or episodes.n_steps,
-    }
-    if automatic and not force and (made := _twin(output_id, asked)):
+    asked = asked_for(dataset, transform, run, n_steps=n_steps, include_original=include_original)
+    if automatic and not force and (made := _existing(output_id, asked)):
         return made
+    ahead(dataset, transform, run, asked).require_room()
     sample = transform.fit(dataset, run).sample(asked["asked_steps"])
     record = asked | {
         "report": dict(sample.report),
@@ -109,8 +97,8 @@ def augment(
     parts = _counted(sample, transform.name)
     total = sample.n_episodes
     if include_original:
-        parts = itertools.chain(original(episodes, dataset.episode_ids.tolist(), transform.gamma), parts)
-        total += len(episodes)
+        own = original(dataset.episodes, dataset.episode_ids.tolist(), transform.gamma)
+        parts, total = itertools.chain(own, parts), total + len(dataset.episodes)
     if goals := goals_of(dataset):  # what depends on the goal is said of every step, real or not
         parts = ({**part, "infos": part["infos"] | goals.infos(part["observations"])} for part in parts)
     path = _write(dataset, parts, output_id, record, _counting(run, total), automatic)
@@ -124,20 +112,43 @@ def augment(
     )
 
 
-def _twin(dataset_id: str, asked: Mapping[str, Any]) -> Augmented | None:
-    """A version of `dataset_id` that was made as asked, if there is one: the same would only be written again."""
-    wanted = json.loads(json.dumps(asked))
-    for twin in versions(dataset_id):
-        try:
-            record = json.loads((datasets_path() / twin / "data" / "metadata.json").read_text())[RECORD_KEY]
-            if record | wanted == record and ("filtered_from" in record) == ("filtered_from" in wanted):
-                counts: dict[str, Any] = {
-                    name: record[name] for name in ("n_steps", "n_episodes", "n_synthetic", "report")
-                }
-                return Augmented(dataset_id=twin, path=datasets_path() / twin, existing=True, **counts)
-        except (OSError, ValueError, KeyError, TypeError):  # not ours, or damaged: no twin
-            continue
-    return None
+def _existing(output_id: str, asked: Mapping[str, Any]) -> Augmented | None:
+    """What was made as asked before."""
+    if (found := twin(output_id, asked)) is None:
+        return None
+    dataset_id, counts = found
+    return Augmented(dataset_id=dataset_id, path=datasets_path() / dataset_id, existing=True, **counts)
+
+
+def ahead(
+    dataset: Dataset, transform: Transform, run: Run, asked: Mapping[str, Any], *, before: Sequence[Work] = ()
+) -> Estimate:
+    """What `augment` is about to take; nothing is written.
+
+    Args:
+        dataset: The source, or a sample of it.
+        transform: The method with its settings.
+        run: Where and how to work.
+        asked: See `asked_for`.
+        before: What is done to have the source.
+    """
+    output_id = minari_io.next_id(dataset.dataset_id, transform.output_suffix)
+    made, steps = twin(output_id, asked), asked["asked_steps"]
+    expected = transform.expected(dataset, replace(run, dry=True), steps)
+    on_cpu = run.device.startswith("cpu")
+    return Estimate(
+        dataset_id=made[0] if made else output_id,
+        source=dataset.dataset_id,
+        method=transform.name,
+        n_steps=steps,
+        existing=made is not None,
+        work=[*before, *expected.work],
+        processes=run.workers if on_cpu else 1,
+        threads=run.threads,
+        device=run.device,
+        directory=run.directory,
+        **room(dataset, expected, steps, run, include_original=asked["include_original"]),
+    )
 
 
 def check_amount(n_steps: int | None) -> None:
@@ -226,7 +237,7 @@ def refilter(
         smallest = errors[augmented].min()
         raise LowAcceptanceError(
             f"no augmented episode of {dataset_id} qualifies at delta {threshold:g}: the smallest error is "
-            f"{smallest:.3g}"
+            f"{smallest:.3g}; use a larger delta"
         )
     episodes = dataset.episodes.select(kept)
     made: dict[str, Any] = {
@@ -243,8 +254,8 @@ def refilter(
         record["verified"] = {"simulator": confirmed.simulator, "delta": confirmed.delta, **counts}
     name, _, _ = dataset_id.rpartition("-v")
     automatic, output_id = not output_id, output_id or minari_io.next_id(f"{name}-v0", suffix="")
-    if automatic and not force and (twin := _twin(output_id, record)):
-        return twin
+    if automatic and not force and (made_before := _existing(output_id, record)):
+        return made_before
     path = _write(dataset, episodes, output_id, record, None, automatic)
     return Augmented(dataset_id=id_of(path), path=path, report=record["report"], **made)
 

@@ -35,6 +35,7 @@ class Run:
         workers: Processes; on a GPU everything runs in this one.
         threads: Threads of each training process.
         progress: Called as `progress(stage, done, total)`.
+        dry: Nothing will be written.
     """
 
     directory: Path
@@ -44,6 +45,7 @@ class Run:
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     threads: int = field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2))
     progress: Progress | None = None
+    dry: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a device or an amount that does not exist."""
@@ -75,12 +77,14 @@ class Run:
         return Pool(workers=self.workers if on_cpu else 1, threads=threads, progress=self.progress)
 
     def folder(self, name: str) -> Path:
-        """A folder of the run, made if missing.
+        """A folder of the run, made if missing, unless the run is dry.
 
         Raises:
             StorageError: It cannot be made.
         """
         path = self.directory / name
+        if self.dry:
+            return path
         try:
             path.mkdir(parents=True, exist_ok=True)
             sweep(path)

@@ -1,7 +1,6 @@
 """What a user can get wrong: each has a message with the value and the remedy, and leaves nothing behind."""
 
 import errno
-import json
 import re
 from pathlib import Path
 
@@ -245,8 +244,7 @@ def test_the_id_of_a_demo_dataset_is_no_output(refused):
 @pytest.mark.parametrize("record", [None, 3, [], {}, {"method": 3, "source": "toy/walk-v0"}])
 @pytest.mark.parametrize("command", [["show"], ["filter", "--delta", 1], ["render"]])
 def test_a_damaged_record(refused, stitched, datasets_path, record, command):
-    path = datasets_path / toy.STITCHED / "data" / "metadata.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"minari_stitch": record or 0}))
+    toy.accept(toy.STITCHED, minari_stitch=record or 0)
     refused(command[0], toy.STITCHED, *command[1:], says=["InvalidDataError", "damaged record", "minari delete"])
 
 

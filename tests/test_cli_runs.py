@@ -75,7 +75,7 @@ def test_a_shell_completes_ids():
 def test_a_malformed_id_is_refused_before_torch_is_imported(command):
     """In a process of its own; half a second of CPU is what it may take, and torch alone takes more."""
     code = (
-        "import sys; from minari_stitch.cli import app\n"
+        "import sys; from minari_stitch.cli.app import app\n"
         f"try: app([{command!r}, 'no id'])\n"
         "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
     )

@@ -214,3 +214,42 @@ def test_ogbench_gives_the_rewards_that_were_imported(ogbench):
     assert built.spec.id == env.spec.id and built.spec.kwargs == env.spec.kwargs
     observation, info = built.reset(seed=0)
     assert observation.shape == (2,) and built.step(built.action_space.sample())[1] == -1
+
+
+def closing_lines(library, dataset_id, **changes):
+    """What `augment` prints in the end, run as it stands but for the sizes."""
+    import runpy
+    from pathlib import Path
+
+    code = "\n".join(
+        runpy.run_path(str(Path(__file__).parents[1] / "cli" / "clients.py"))["lines"](library, dataset_id)
+    )
+    for before, after in changes.items():
+        assert before in code
+        code = code.replace(before, after)
+    names = {}
+    exec(code, names)
+    return names
+
+
+def test_d3rlpy_trains_by_the_closing_lines(made, tmp_path, monkeypatch):
+    pytest.importorskip("d3rlpy", reason="runs in its own environment: make clients")
+    monkeypatch.chdir(tmp_path)  # where it logs
+    names = closing_lines("d3rlpy", ID, **{"10_000": "3, n_steps_per_epoch=3"})
+    for ours, theirs in zip(made, names["episodes"], strict=True):
+        np.testing.assert_array_equal(theirs.observations, ours.observations[:-1])
+        np.testing.assert_array_equal(theirs.actions, ours.actions)
+        assert not theirs.terminated and len(theirs.rewards) == 50
+    assert list(tmp_path.rglob("*.d3"))  # it has trained, and kept what came of it
+
+
+def test_torchrl_trains_by_the_closing_lines(made, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torchrl", reason="runs in its own environment: make clients")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where it keeps its copy
+    batch = closing_lines("TorchRL", ID)["batch"]
+    policy = torch.nn.Linear(3, 1).double()
+    loss = (policy(batch["observation"].double()) - batch["action"]).square().mean()
+    loss.backward()
+    assert batch.shape == (256,) and policy.weight.grad.abs().sum() > 0
+    assert batch["next", "reward"].shape == (256, 1) and set(batch["info", "synthetic"].unique().tolist()) <= {0, 1}

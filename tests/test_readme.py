@@ -176,7 +176,7 @@ def options(name):
     """Every option of a command, from itself: help shortens them."""
     from typer.main import get_command
 
-    from minari_stitch.cli import app
+    from minari_stitch.cli.app import app
 
     parameters = get_command(app).commands[name].params
     return {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
@@ -186,7 +186,7 @@ def test_what_is_mentioned_in_the_text_exists():
     inline = re.findall(r"`([^`\n]+)`", _FENCE.sub("", README))
     from typer.main import get_command
 
-    from minari_stitch.cli import app
+    from minari_stitch.cli.app import app
 
     commands = get_command(app).commands
     known = {option for name in commands for option in options(name)}

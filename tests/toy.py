@@ -133,7 +133,7 @@ def invoke(*words):
     """Run the command line in this process."""
     from typer.testing import CliRunner
 
-    from minari_stitch.cli import app
+    from minari_stitch.cli.app import app
 
     return CliRunner().invoke(app, [str(word) for word in words])
 
@@ -156,13 +156,26 @@ def record(source, **more):
     return {"method": "by hand", "source": source, **none, **more}
 
 
-def spoil(dataset_id, episode=0, name="rewards", row=3, value=float("nan")):
-    """Overwrite one stored value, as no writer of ours would let it pass."""
+def spoil(dataset_id, *where, **named):
+    """Overwrite one stored value, as no writer of ours would let it pass, and say that this is meant."""
+    spoil_unnoticed(dataset_id, *where, **named)
+    accept(dataset_id)
+
+
+def spoil_unnoticed(dataset_id, episode=0, name="rewards", row=3, value=float("nan")):
+    """Overwrite one stored value."""
     import h5py
 
     path = Path(os.environ["MINARI_DATASETS_PATH"]) / dataset_id / "data" / "main_data.hdf5"
     with h5py.File(path, "r+") as file:
         file[f"episode_{episode}"][name][row] = value
+
+
+def accept(dataset_id, **values):
+    """Take a dataset that was changed by hand as it is now, with other metadata."""
+    from minari_stitch.data.digests import seal
+
+    seal(Path(os.environ["MINARI_DATASETS_PATH"]) / dataset_id, values, data=True)
 
 
 def run(*command, **kwargs):

@@ -137,8 +137,9 @@ def plan(
     threads: int | None,
     device: str | torch.device,
     precision: Precision | None,
+    dry: bool = False,
 ) -> tuple[Transform, Run]:
-    """What `augment` will do, checked before any dataset is fetched, rolled out or read.
+    """What `augment` will do, checked before any dataset is fetched, rolled out or read; `dry`: and nothing is written.
 
     Returns:
         The method, by default DiffStitch at the size for the device, with shortcuts put in their place; and the run,
@@ -159,6 +160,7 @@ def plan(
         device=device,
         precision=precision or ("bf16" if on_gpu else "fp32"),
         workers=workers,
+        dry=dry,
         **options,
     )
     transform = DiffStitch.preset("full" if on_gpu else "fast") if transform is None else transform
@@ -167,9 +169,12 @@ def plan(
         raise ConfigError(f"transform is {kind}: give an instance, such as DiffStitch() or DiffStitch.preset('fast')")
     given = {name: value for name, value in shortcuts.items() if value is not None}
     if unknown := [name for name in given if name not in transform.shortcuts]:
-        raise ConfigError(f"{', '.join(unknown)} is not possible with {transform.name}, which has no such setting")
+        raise ConfigError(
+            f"{', '.join(unknown)} is not possible with {transform.name}, which has no such setting: leave it out"
+        )
     method = adjust(transform, {transform.shortcuts[name]: value for name, value in given.items()})
-    check_writable()
+    if not dry:
+        check_writable()
     return method, run
 
 
@@ -298,7 +303,7 @@ def read(
             made = report and partial(report, "roll out")
             demo.ensure(dataset, n_steps=demo_steps, workers=workers, progress=made)
     elif demo_steps is not None:
-        raise ConfigError(f"demo_steps={demo_steps} is not possible: {dataset!r} is not a demo dataset")
+        raise ConfigError(f"demo_steps={demo_steps} is not possible: {dataset!r} is not a demo dataset; leave it out")
     return minari_io.read(dataset, skip_invalid=skip_invalid, download=download, keep_infos=keep_infos)
 
 

@@ -166,6 +166,9 @@ def select(
         >>> ms.select("toy/walk-v0", top=0.25, progress=False).n_episodes
         3
     """
+    limits = (min_return, max_return, top, min_length, max_length, success)
+    if isinstance(dataset, str) and all(limit is None for limit in limits):  # a view has chosen already
+        raise ConfigError("select without a condition is not possible: give top, min_return, max_length or another")
     if top is not None and not 0 < top <= 1:
         raise ConfigError(f"top={top:g} is not possible: use more than 0 and at most 1")
     with reports(progress) as report:
@@ -242,7 +245,7 @@ def scores(
         missing = " and ".join(name for name, value in zip(("low", "high"), found, strict=True) if value is None)
         raise ConfigError(f"{missing} missing: give both, take those of d4rl or like another one, or measure random")
     if not found[0] < found[1]:
-        raise ConfigError(f"low={found[0]:g} is not below high={found[1]:g}")
+        raise ConfigError(f"low={found[0]:g} is not below high={found[1]:g}: give them the other way round")
     minari_io.annotate(dataset, {"ref_min_score": float(found[0]), "ref_max_score": float(found[1])})
     return float(found[0]), float(found[1])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minari_stitch.api.datasets import AnyDataset, Reporting, read, reports
-from minari_stitch.config import checked
+from minari_stitch.config import Amount, Count, Positive, checked
 from minari_stitch.data import minari_io
 from minari_stitch.data.card import CARD, FIGURES_KEY, LICENSE_KEY, Tally, checked_license, write_card
 from minari_stitch.data.dataset import Dataset
@@ -64,12 +64,12 @@ def check(dataset: AnyDataset, *, download: bool = True, progress: Reporting = N
 def verify(
     dataset: AnyDataset,
     *,
-    delta: float | None = None,
-    n_steps: int | None = 50_000,
-    pairs: int = 512,
+    delta: Positive | None = None,
+    n_steps: Count | None = 50_000,
+    pairs: Amount = 512,
     run_dir: str | Path | None = None,
     workers: int = 1,
-    seed: int = 0,
+    seed: Amount = 0,
     progress: Reporting = None,
 ) -> Verified:
     """Ask the simulator whether generated steps are true, and keep its word in the dataset's metadata.
@@ -145,12 +145,12 @@ def report(
     dataset: AnyDataset,
     other: AnyDataset | None = None,
     *,
-    n_steps: int | None = 20_000,
-    pairs: int = 512,
+    n_steps: Count | None = 20_000,
+    pairs: Amount = 512,
     run_dir: str | Path | None = None,
     results: str | Path = "benchmarks/results",
     workers: int = 1,
-    seed: int = 0,
+    seed: Amount = 0,
     progress: Reporting = None,
 ) -> Page:
     """One page about a dataset: is it valid, true, new, useful, what it looks like, and where it comes from.
@@ -179,8 +179,10 @@ def report(
         'good'
     """
     with reports(progress) as report:
-        found = []
-        for number, one in enumerate([dataset] if other is None else [dataset, other]):
+        found, datasets = [], [dataset] if other is None else [dataset, other]
+        for one in datasets:  # before any is looked at for long
+            _opened(one, True, report)
+        for number, one in enumerate(datasets):
             read_one = read(one, keep_infos=True, skip_invalid=True, progress=report or False)
             looked = checking.check(
                 minari_io.opened(read_one.dataset_id, download=False), report and partial(report, "check")
@@ -221,7 +223,7 @@ def card(dataset: AnyDataset, *, license: str | None = None, force: bool = False
         dataset: Minari dataset id, or an open `minari.MinariDataset`.
         license: Of the data, in Hugging Face's word for it (`cc-by-4.0`, `mit`, `other`); kept in the metadata, and so
             by whatever is made of the dataset from then on. By default that of the source, as far as it is known.
-        force: Replace a README.md that somebody else wrote.
+        force: Replace a README.md that somebody else wrote, and take data that somebody changed as they are.
         progress: See `augment`.
 
     Returns:
@@ -237,7 +239,7 @@ def card(dataset: AnyDataset, *, license: str | None = None, force: bool = False
         'README.md'
     """
     with reports(progress) as report:
-        opened = _opened(dataset, False, report)
+        opened = _opened(dataset, False, report, changed=force)
         folder, metadata = opened.storage.data_path.parent, minari_io.metadata(opened)
         # A card that is replaced leaves its licence.
         missing: dict[str, Any] = {key: value for key, value in metadata.items() if key == LICENSE_KEY}
@@ -245,7 +247,7 @@ def card(dataset: AnyDataset, *, license: str | None = None, force: bool = False
         if FIGURES_KEY not in metadata:
             record = metadata.get(RECORD_KEY) or {}
             tally, total = Tally(), len(opened.episode_indices)
-            for number, raw in enumerate(minari_io.stored_episodes(opened), start=1):
+            for number, raw in enumerate(minari_io.stored_episodes(opened, changed=force), start=1):
                 tally.add(raw)
                 if report and (number % 100 == 0 or number == total):
                     report("read", number, total)
@@ -254,17 +256,17 @@ def card(dataset: AnyDataset, *, license: str | None = None, force: bool = False
             missing[FIGURES_KEY] = tally.figures() | {"command": command}
         if force:
             (folder / CARD).unlink(missing_ok=True)
-        if missing:
-            minari_io.annotate(opened.id, missing)
+        if missing or force:
+            minari_io.annotate(opened.id, missing, accept=force)
         path = write_card(folder)
     if path is None:
         raise ConfigError(f"{folder / CARD} was written by somebody else: move it away, or use force to replace it")
     return path
 
 
-def _opened(dataset: Any, download: bool, report: Any) -> MinariDataset:
+def _opened(dataset: Any, download: bool, report: Any, changed: bool = False) -> MinariDataset:
     if isinstance(dataset, Written | Dataset):
         dataset = dataset.dataset_id
     if isinstance(dataset, str) and download and demo.is_demo_id(dataset):
         demo.ensure(dataset, progress=report and partial(report, "roll out"))
-    return minari_io.opened(dataset, download=download)
+    return minari_io.opened(dataset, download=download, changed=changed)

@@ -15,6 +15,7 @@ from minari_stitch.errors import ConfigError
 from minari_stitch.run import Run
 from minari_stitch.sim import demo
 from minari_stitch.transforms.base import Sample, Transform
+from minari_stitch.transforms.work import Expected, Work
 
 
 @settings
@@ -34,6 +35,10 @@ class Resample(Transform):
 
     name: ClassVar[str] = "resample"
     suffix: ClassVar[str] = "resampled"
+
+    def expected(self, dataset: Dataset, run: Run, n_steps: int) -> Expected:
+        """Nothing is learned, but all is held in memory."""
+        return _expected(dataset, n_steps)
 
     def fit(self, dataset: Dataset, run: Run) -> FittedResample:
         """There is nothing to learn."""
@@ -81,6 +86,11 @@ class Real(Transform):
     name: ClassVar[str] = "real"
     suffix: ClassVar[str] = "real"
 
+    def expected(self, dataset: Dataset, run: Run, n_steps: int) -> Expected:
+        """So many steps in the simulator."""
+        roll = Work(stage="roll out", count=n_steps, seconds=demo.SECONDS, shared=True)
+        return _expected(dataset, n_steps, roll)
+
     def fit(self, dataset: Dataset, run: Run) -> FittedReal:
         """Find the dataset's recipe.
 
@@ -119,6 +129,12 @@ class FittedReal:
         )
         report = {"mean_return": float(episodes.returns.mean())}
         return _sample(episodes, np.full(len(episodes), -1), self.transform.discount, report)
+
+
+def _expected(dataset: Dataset, n_steps: int, *work: Work) -> Expected:
+    episodes = dataset.episodes
+    row = episodes.observations[0].nbytes + episodes.actions[0].nbytes + episodes.rewards.itemsize
+    return Expected(work=work, episode=float(episodes.lengths.mean()), held=2.0 * n_steps * row)
 
 
 def _sample(episodes: Episodes, ids: np.ndarray, discount: float, report: dict) -> Sample:

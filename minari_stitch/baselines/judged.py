@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from minari_stitch.baselines.rollouts import Rollouts
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.errors import LowAcceptanceError
 from minari_stitch.job import Job
 from minari_stitch.learn.judging import SALTS, JudgeConfig, build_judge, judge_loss
+from minari_stitch.learn.loop import FitConfig
 from minari_stitch.learn.nets import MLP
 from minari_stitch.learn.seeds import seeded
 from minari_stitch.learn.tables import Tables, load_weights, train_rows
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 from minari_stitch.transforms.base import LOWEST_ACCEPTANCE, PATIENCE, Sample
+from minari_stitch.transforms.work import Expected, Work, forward, size, training
 
 
 class JudgedJob(Job):
@@ -41,6 +45,52 @@ class JudgedJob(Job):
     def judge(self, name: str = "dynamics") -> MLP:
         """A trained one, on the job's device."""
         return load_weights(self._judge(name, torch.Generator()), self.network(name), self.device)
+
+    def expected(
+        self,
+        nets: Mapping[str, tuple[nn.Module, tuple[Tensor, ...], FitConfig]],
+        judges: Iterable[str],
+        n_steps: int,
+        episode: float,
+        *,
+        passes: int,
+    ) -> Expected:
+        """What a transform is about to do.
+
+        Args:
+            nets: Name -> a network, its inputs for one row, and how it is trained.
+            judges: Names of the judging networks.
+            n_steps: Steps to make.
+            episode: Mean steps of a rollout.
+            passes: Of all networks, for each row of a chunk.
+        """
+        config, (states, actions) = self.transform, self.widths
+        none = torch.Generator()
+        inputs = {"dynamics": torch.zeros(1, states + actions), "termination": torch.zeros(1, states)}
+        everything = dict(nets) | {
+            name: (self._judge(name, none), (inputs[name],), getattr(config.judges, name)) for name in judges
+        }
+        work = [
+            training(name, net, rows, fit.steps, fit.batch_size)
+            for name, (net, rows, fit) in everything.items()
+            if not self.network(name).exists()
+        ]
+        chunks, row = self.missing_chunks(n_steps / episode / config.chunk), 4.0 * (3 * states + 2 * actions + 12)
+        costs = [forward(net, *rows) for net, rows, _ in nets.values()]
+        flops, calls = sum(cost[0] for cost in costs), sum(cost[1] for cost in costs)
+        work.append(
+            Work(
+                stage="sample",
+                count=chunks,
+                unit="chunks",
+                flops=passes * config.chunk * flops,
+                calls=passes * calls,
+                shared=True,
+            )
+        )
+        weights = size(*(net for net, _, _ in everything.values()))
+        kept = 4.0 * weights + n_steps * row
+        return Expected(work=work, episode=episode, kept=kept, parameters=weights, held=n_steps * row)
 
     def _judge(self, name: str, generator: torch.Generator) -> MLP:
         config = self.transform.judges

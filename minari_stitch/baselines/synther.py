@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -34,6 +35,7 @@ from minari_stitch.learn.tables import load_weights, split, train_rows
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 from minari_stitch.transforms.base import Transform
+from minari_stitch.transforms.work import Expected
 
 _SALT = 101
 _FLOOR = 1e-4
@@ -96,10 +98,26 @@ class SynthER(Transform):
             StorageError: The run directory cannot be written.
             TrainingError: The training of a network diverged.
         """
-        trained = [self.hidden, self.blocks, self.whitening, self.noise, self.train, self.judges]
-        job = SynthERJob.of(self, dataset, run, trained=trained, sampled=[self.sampler_steps, self.chunk])
+        job = self._job(dataset, run)
         job.train_missing(run, ("denoiser", "dynamics"))
         return FittedRollouts(dataset=dataset, run=run, job=job)
+
+    def _job(self, dataset: Dataset, run: Run) -> SynthERJob:
+        trained = [self.hidden, self.blocks, self.whitening, self.noise, self.train, self.judges]
+        return SynthERJob.of(self, dataset, run, trained=trained, sampled=[self.sampler_steps, self.chunk])
+
+    def networks(self, dataset: Dataset, run: Run) -> Path:
+        """Folder of the trained networks."""
+        return self._job(dataset, run).networks
+
+    def expected(self, dataset: Dataset, run: Run, n_steps: int) -> Expected:
+        """Training of the denoiser and the judges, and chunks of transitions, each with two passes a noise level."""
+        job = self._job(dataset, run)
+        states, actions = job.widths
+        row = 2 * states + actions + 1 + bool(dataset.episodes.terminations.any())
+        net = ResidualMLP(row, hidden=self.hidden, blocks=self.blocks, generator=torch.Generator())
+        nets = {"denoiser": (net, (torch.zeros(1, row), torch.zeros(1)), self.train)}
+        return job.expected(nets, ("dynamics",), n_steps, 1.0, passes=2 * self.sampler_steps)
 
 
 class Rows:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +32,7 @@ from minari_stitch.pool import Pool
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 from minari_stitch.transforms.base import Transform
+from minari_stitch.transforms.work import Expected
 
 _SALTS = {"ensemble": 201, "policy": 202}
 _LOG_VARIANCE = (-10.0, 0.5)
@@ -93,13 +95,35 @@ class TATU(Transform):
             StorageError: The run directory cannot be written.
             TrainingError: The training of a network diverged.
         """
-        nets = [self.members, self.hidden, self.ensemble, self.policy, self.judges]
-        sampled = [self.horizon, self.elites, self.strictness, self.pessimism, self.chunk, self.discount]
-        job = TATUJob.of(self, dataset, run, trained=nets, sampled=sampled)
-        ends = ["termination"] if dataset.episodes.terminations.any() else []
-        job.train_missing(run, ("ensemble", "policy", "dynamics", *ends))
+        job = self._job(dataset, run)
+        job.train_missing(run, ("ensemble", "policy", *_judges(dataset)))
         list(Pool(threads=run.threads).map(job.measure, [()]))  # here, but with a training's threads
         return FittedRollouts(dataset=dataset, run=run, job=job)
+
+    def _job(self, dataset: Dataset, run: Run) -> TATUJob:
+        nets = [self.members, self.hidden, self.ensemble, self.policy, self.judges]
+        sampled = [self.horizon, self.elites, self.strictness, self.pessimism, self.chunk, self.discount]
+        return TATUJob.of(self, dataset, run, trained=nets, sampled=sampled)
+
+    def networks(self, dataset: Dataset, run: Run) -> Path:
+        """Folder of the trained networks."""
+        return self._job(dataset, run).networks
+
+    def expected(self, dataset: Dataset, run: Run, n_steps: int) -> Expected:
+        """Training of all networks, and chunks of rollouts, of which half of the steps are taken to be kept."""
+        job = self._job(dataset, run)
+        states, actions = job.widths
+        ensemble, policy = job._ensemble(torch.Generator()), job._policy(torch.Generator())
+        z = torch.zeros(1, states)
+        nets = {
+            "ensemble": (ensemble, (torch.zeros(1, states + actions),), self.ensemble),
+            "policy": (policy.decoder, (torch.cat([z, torch.zeros(1, policy.latent)], -1),), self.policy),
+        }
+        return job.expected(nets, _judges(dataset), n_steps, (1 + self.horizon) / 2, passes=self.horizon)
+
+
+def _judges(dataset: Dataset) -> tuple[str, ...]:
+    return ("dynamics", "termination") if dataset.episodes.terminations.any() else ("dynamics",)
 
 
 class Policy(nn.Module):

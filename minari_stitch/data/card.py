@@ -112,7 +112,7 @@ def write_card(folder: Path, *, renew: bool = False) -> Path | None:
     if (renew or path.exists()) and not ours:
         return None
     text = card(json.loads((folder / "data" / "metadata.json").read_text(encoding="utf-8")))
-    with replacing(path) as aside:
+    with replacing(path, "set MINARI_DATASETS_PATH elsewhere") as aside:
         aside.write_text(text, encoding="utf-8")
     return path
 

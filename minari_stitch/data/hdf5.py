@@ -15,7 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t  # pyright: ignore[reportAttributeAccessIssue]
+from h5py import h5a, h5d, h5f, h5g, h5o, h5p, h5s, h5t  # pyright: ignore[reportAttributeAccessIssue]
 
 from minari_stitch.data.storage import check_room
 
@@ -31,6 +31,9 @@ _INDEX = 1_000_000  # bytes by which what finds an episode in the file may grow 
 
 # How objects are made.
 _LINK, _GROUP, _DATASET = map(h5p.create, (h5p.LINK_CREATE, h5p.GROUP_CREATE, h5p.DATASET_CREATE))
+_FILE, _ACCESS = map(h5p.create, (h5p.FILE_CREATE, h5p.FILE_ACCESS))
+_FILE.set_obj_track_times(False)  # the same episodes make the same file
+_ACCESS.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V18)
 _LINK.set_char_encoding(h5t.CSET_UTF8)
 _LINK.set_create_intermediate_group(True)
 _GROUP.set_obj_track_times(False)  # as h5py does for datasets
@@ -52,6 +55,8 @@ def append(path: Path, episodes: Sequence[Mapping[str, Any]]) -> None:
     """
     # HDF5 cannot close a file that it failed to write, and crashes when the process ends.
     check_room(path, _INDEX + sum(map(_bytes, episodes)))
+    if path.stat().st_size == 0:
+        h5f.create(bytes(path), h5f.ACC_TRUNC, _FILE, _ACCESS).close()
     with h5py.File(path, "a", libver=(_VERSION, _VERSION)) as file:
         for episode in episodes:
             group = h5g.create(file.id, b"episode_%d" % episode["id"], _LINK, _GROUP)

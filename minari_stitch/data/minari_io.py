@@ -20,6 +20,7 @@ from minari.storage.remotes import DEFAULT_REMOTE, get_cloud_storage
 from minari_stitch.data import hdf5
 from minari_stitch.data.card import FIGURES_KEY, Tally, with_license, write_card
 from minari_stitch.data.dataset import Dataset
+from minari_stitch.data.digests import DIGESTS_KEY, cause, require_unchanged, seal, unreadable
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.ids import check_output_id, datasets_path, exists, next_id, parse_id
 from minari_stitch.data.publish import publish
@@ -35,7 +36,7 @@ from minari_stitch.data.validation import (
     stored_form,
     usable_infos,
 )
-from minari_stitch.errors import ConfigError, DatasetNotFoundError, InvalidDataError, StitchError, StorageError
+from minari_stitch.errors import ConfigError, DatasetNotFoundError, InvalidDataError, StitchError
 
 # fmt: off
 __all__ = [
@@ -48,7 +49,7 @@ _BATCH = 500  # episodes for each opening of the HDF5 file: one is twice as slow
 _PATIENCE = 8.0  # seconds for a remote's first answer; offline, Minari's default one retries for 23
 _STRUCTURE = {  # what describes the stored arrays, and so never travels to another dataset
     *("dataset_id", "total_episodes", "total_steps", "dataset_size", "data_format", "jpeg_encoding"),
-    *("observation_space", "action_space", "env_spec", "minari_version", "combined_datasets", FIGURES_KEY),
+    *("observation_space", "action_space", "env_spec", "minari_version", "combined_datasets", FIGURES_KEY, DIGESTS_KEY),
 }
 _EPISODE_STRUCTURE = {"id", "total_steps", "options"}
 
@@ -195,6 +196,7 @@ def write(
         with storage_errors(root):
             totals = {"total_episodes": written, "total_steps": steps, "dataset_size": storage.get_size()}
             storage.update_metadata(totals | {FIGURES_KEY: tally.figures()})
+            seal(folder, data=True)
             write_card(folder)
         return publish(folder, dataset_id, automatic=automatic)
 
@@ -221,8 +223,8 @@ def check(dataset_id: str) -> None:
         )
 
 
-def annotate(dataset_id: str, values: Mapping[str, Any]) -> None:
-    """Add to the metadata of a local dataset.
+def annotate(dataset_id: str, values: Mapping[str, Any], *, accept: bool = False) -> None:
+    """Add to the metadata of a local dataset, whole or not at all; `accept` what somebody else changed as it is now.
 
     Raises:
         InvalidDataError: A value has no JSON form.
@@ -231,7 +233,8 @@ def annotate(dataset_id: str, values: Mapping[str, Any]) -> None:
     folder = datasets_path() / dataset_id
     stored = plain_metadata(values)
     with storage_errors(folder):
-        _open(dataset_id, folder).storage.update_metadata(stored)
+        ours = DIGESTS_KEY in _open(dataset_id, folder, changed=accept).storage.metadata
+        seal(folder, stored, data=accept and ours)
         write_card(folder, renew=True)
 
 
@@ -247,13 +250,13 @@ def _flat_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
     }
 
 
-def opened(dataset: str | MinariDataset, *, download: bool) -> MinariDataset:
-    """Open what an id names, or check that what is open still has its folder; errors as in `read`."""
+def opened(dataset: str | MinariDataset, *, download: bool, changed: bool = False) -> MinariDataset:
+    """Open what an id names, or check that what is open has its folder; also if it was `changed`. Errors: `read`."""
     if isinstance(dataset, str):
         parse_id(dataset)
         if not exists(dataset):
             _download(dataset) if download else _refuse(dataset)
-        return _open(dataset, datasets_path() / dataset)
+        return _open(dataset, datasets_path() / dataset, changed=changed)
     if not isinstance(dataset, MinariDataset):
         raise ConfigError(
             f"An object of type {type(dataset).__name__} is no dataset: give a Minari dataset id or a "
@@ -268,11 +271,14 @@ def opened(dataset: str | MinariDataset, *, download: bool) -> MinariDataset:
     return dataset
 
 
-def _open(dataset_id: str, path: Path) -> MinariDataset:
+def _open(dataset_id: str, path: Path, *, changed: bool = False) -> MinariDataset:
     try:
-        return MinariDataset(path / "data")
+        found = MinariDataset(path / "data")
+        if not changed:
+            require_unchanged(path, data=False)
+        return found
     except Exception as error:  # whatever Minari, Gymnasium or a storage format has to say about it
-        raise _unreadable(dataset_id, path, error) from error
+        raise unreadable(dataset_id, path, error) from error
 
 
 def metadata(source: MinariDataset) -> dict[str, Any]:
@@ -284,13 +290,15 @@ def metadata(source: MinariDataset) -> dict[str, Any]:
     try:
         return with_license(source.storage.metadata, source.storage.data_path.parent)
     except Exception as error:
-        raise _unreadable(source.id, source.storage.data_path.parent, error) from error
+        raise unreadable(source.id, source.storage.data_path.parent, error) from error
 
 
-def stored_episodes(source: MinariDataset, *, extras: bool = True) -> Iterator[dict[str, Any]]:
-    """Yield what `hdf5.read` yields, whatever the format of the dataset, of the episodes that are in view."""
+def stored_episodes(source: MinariDataset, *, extras: bool = True, changed: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield what `hdf5.read` yields of the episodes in view; also if data are not what was written, with `changed`."""
     storage, shown = source.storage, np.asarray(source.episode_indices, dtype=int).tolist()
     try:
+        if not changed:
+            require_unchanged(storage.data_path.parent, data=True)
         for first in range(0, len(shown), _BATCH):  # HDF5 keeps memory for all it has opened
             ids = shown[first : first + _BATCH]
             if storage.FORMAT == "hdf5":
@@ -299,19 +307,7 @@ def stored_episodes(source: MinariDataset, *, extras: bool = True) -> Iterator[d
                 for raw, metadata in zip(storage.get_episodes(ids), storage.get_episode_metadata(ids), strict=True):
                     yield {**raw, "metadata": metadata}
     except Exception as error:
-        raise _unreadable(source.id, storage.data_path.parent, error) from error
-
-
-def _unreadable(dataset_id: str, path: Path, error: Exception) -> StorageError:
-    return StorageError(
-        f"Dataset {dataset_id!r} in {path} cannot be read ({_cause(error)}). If it was made here, delete it with "
-        f"`minari delete {dataset_id}` and make it again; else fetch it with `minari download --force {dataset_id}`."
-    )
-
-
-def _cause(error: Exception) -> str:
-    first_line = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {first_line}"
+        raise unreadable(source.id, storage.data_path.parent, error) from error
 
 
 def _extras(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -342,7 +338,7 @@ def _download(dataset_id: str) -> None:
 
 def _refuse(dataset_id: str, error: Exception | None = None) -> None:
     remote = os.environ.get("MINARI_REMOTE", DEFAULT_REMOTE)
-    tried = f"the remote {remote} did not provide it ({_cause(error)})" if error else "downloading is off"
+    tried = f"the remote {remote} did not provide it ({cause(error)})" if error else "downloading is off"
     raise DatasetNotFoundError(
         f"Dataset {dataset_id!r} is not in {datasets_path()}, and {tried}. There are two ways on: run "
         f"`minari download {dataset_id}` on a connected machine and copy its datasets folder here, or point "

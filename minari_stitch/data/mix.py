@@ -230,7 +230,7 @@ def _common_infos(datasets: Sequence[Dataset]) -> dict[str, np.dtype]:
     common = set.intersection(*(set(infos) for infos in columns))
     return {
         name: np.result_type(*(infos[name] for infos in columns))
-        for name in common
+        for name in sorted(common)
         if len({infos[name].shape[1:] for infos in columns}) == 1
     }
 

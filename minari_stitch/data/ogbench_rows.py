@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minari_stitch.data.storage import beside
 from minari_stitch.errors import InvalidDataError, StorageError, UnsupportedSpaceError
 
 STATES = ("qpos", "qvel", "button_states")
@@ -174,20 +174,17 @@ def save(path: Path, parts: Iterable[Mapping[str, Any]], infos: Iterable[str]) -
         **{name: np.concatenate([part["infos"][name] for part in parts]) for name in infos},
     }
     tables["actions"] = tables["actions"].astype(np.float32)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(aside, **tables)  # pyright: ignore[reportArgumentType]
-        os.link(aside, path)  # unlike a rename never over another file
+        with beside(path) as aside:
+            np.savez_compressed(aside, **tables)  # pyright: ignore[reportArgumentType]
+            os.link(aside, path)  # unlike a rename never over another file
     except FileExistsError as error:
         raise StorageError(f"{path} is there already. Remove it, or name another file.") from error
     except OSError as error:
         raise StorageError(
             f"Cannot write {path} ({error.strerror or error}). Free some space there, or name another file."
         ) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
     return len(tables["terminals"])
 
 

@@ -34,7 +34,7 @@ def reached(dataset: Dataset, within: float) -> np.ndarray:
     if not {"achieved_goal", "desired_goal"} <= slices.keys():
         raise ConfigError(
             f"{dataset.dataset_id!r} has neither an info 'success' with a row for each state nor an achieved_goal and "
-            "a desired_goal, so nobody can say when a goal is reached"
+            "a desired_goal, so nobody can say when a goal is reached: choose another condition"
         )
     there, wanted = (episodes.observations[after][:, slices[name]] for name in ("achieved_goal", "desired_goal"))
     return np.asarray(np.linalg.norm(there - wanted, axis=1) <= within)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import json
 from pathlib import Path
 
-from minari.dataset.minari_storage import METADATA_FILE_NAME
 from minari.namespace import create_namespace, list_local_namespaces
 
 from minari_stitch.data.card import write_card
+from minari_stitch.data.digests import seal
 from minari_stitch.data.ids import check_output_id, datasets_path, next_id, parse_id
 from minari_stitch.data.storage import storage_errors
 from minari_stitch.errors import DatasetIdError
@@ -38,9 +37,7 @@ def publish(folder: Path, dataset_id: str, *, automatic: bool = False) -> Path:
                 raise
         dataset_id = next_id(dataset_id, suffix="")
         with storage_errors(folder):
-            # Minari's own update refuses to change an id.
-            path = folder / "data" / METADATA_FILE_NAME
-            path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset_id": dataset_id}))
+            seal(folder, {"dataset_id": dataset_id})  # Minari's own update refuses to change an id
             write_card(folder, renew=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import io
 import json
@@ -75,35 +76,52 @@ def staging(root: Path) -> Iterator[Path]:
             shutil.rmtree(hidden, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed processes were writing in a folder with `replacing`."""
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove what killed processes were writing in a folder beside a file, or beside any."""
     with held(folder):
-        for stale in folder.glob(f".*{_ASIDE}*"):
-            if abandoned(stale):
-                stale.unlink(missing_ok=True)
+        _sweep(folder, name)
+
+
+def _sweep(folder: Path, name: str) -> None:
+    for stale in folder.glob(f".{glob.escape(name)}*{_ASIDE}*"):
+        if abandoned(stale):
+            stale.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to; at the end it takes the place of `path`, whole or not at all.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
+def beside(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path`, of which nothing is left, by a killed process neither."""
     aside = path.with_name(f".{path.stem}.{os.getpid()}{_ASIDE}{path.suffix}")
     try:
         with ExitStack() as mine:
             with held(path.parent):
+                _sweep(path.parent, f"{path.stem}.")
                 aside.touch()
                 mine.enter_context(held(aside))
+            yield aside
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path, remedy: str = "name another run directory") -> Iterator[Path]:
+    """A file beside `path` to write to; at the end it takes the place of `path`, whole or not at all.
+
+    Args:
+        path: The file.
+        remedy: What else to do where there is no room.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    try:
+        with beside(path) as aside:
             yield aside
             os.replace(aside, path)
     except OSError as error:
         raise StorageError(
-            f"Cannot write {path} ({error.strerror or error}). Free some space there, or name another run directory."
+            f"Cannot write {path} ({error.strerror or error}). Free some space there, or {remedy}."
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @contextmanager

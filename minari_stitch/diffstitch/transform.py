@@ -16,6 +16,7 @@ from minari_stitch.config import settings
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.goals import Goals, without_goals
 from minari_stitch.data.minari_io import Dataset
+from minari_stitch.diffstitch.ahead import expected
 from minari_stitch.diffstitch.assemble import Form, Spans, early_end, stitched
 from minari_stitch.diffstitch.config import ModelConfig, QualifyConfig, StitchConfig
 from minari_stitch.diffstitch.models import Models, load_models, networks
@@ -33,6 +34,7 @@ from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 from minari_stitch.sim.tasks import goals_of
 from minari_stitch.transforms.base import LOWEST_ACCEPTANCE, PATIENCE, Sample, Transform
+from minari_stitch.transforms.work import Expected
 
 
 @settings
@@ -119,15 +121,19 @@ class DiffStitch(Transform):
         """What the run directory holds; nothing is trained, see `FittedDiffStitch.trained`."""
         goals = goals_of(dataset)
         method = self._settled(dataset, goals)
-        job = StitchJob.of(
-            method,
-            _seen(dataset, goals),
+        job = method._job(_seen(dataset, goals), run)
+        return FittedDiffStitch(transform=method, dataset=dataset, run=run, job=job, goals=goals)
+
+    def _job(self, seen: Dataset, run: Run) -> StitchJob:
+        """With what networks see."""
+        return StitchJob.of(
+            self,
+            seen,
             run,
             trained=[self.models, self.stitch.discount],
-            sampled=[method.stitch],
+            sampled=[self.stitch],
             normalizer=self.models.diffusion.normalizer,
         )
-        return FittedDiffStitch(transform=method, dataset=dataset, run=run, job=job, goals=goals)
 
     def _settled(self, dataset: Dataset, goals: Goals | None) -> DiffStitch:
         """These settings, with what was left to the dataset: whether its returns can be compared."""
@@ -142,6 +148,24 @@ class DiffStitch(Transform):
         stitch = dataclasses.replace(self.stitch, rising=rising)
         qualify = dataclasses.replace(self.qualify, better=self.qualify.better and rising)
         return dataclasses.replace(self, stitch=stitch, qualify=qualify)
+
+    def networks(self, dataset: Dataset, run: Run) -> Path:
+        """Folder of the trained networks."""
+        return self._job(_seen(dataset, goals_of(dataset)), run).networks
+
+    def expected(self, dataset: Dataset, run: Run, n_steps: int) -> Expected:
+        """Training of the missing networks, and chunks of pairs, of which a third is taken to qualify."""
+        goals = goals_of(dataset)
+        seen = _seen(dataset, goals)
+        _require_pairs(seen.episodes, self.stitch)
+        job, episode = self._settled(dataset, goals)._job(seen, run), float(dataset.episodes.lengths.mean())
+        bridge = (self.stitch.shortest + self.stitch.longest) / 2
+        whole = {"full": episode, "onward": episode, "bridge": bridge + 2, "transitions": 1.0}
+        counted = bridge if self.form in ("bridge", "transitions") else episode
+        missing = [name for name in networks(seen.episodes) if not job.network(name).exists()]
+        return expected(
+            self.models, self.stitch, job.widths, missing, job.missing_chunks, n_steps / counted, whole[self.form]
+        )
 
 
 class StitchJob(Job):

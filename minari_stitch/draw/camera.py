@@ -16,15 +16,15 @@ import numpy as np
 from minari_stitch.errors import RenderError
 from minari_stitch.sim.poses import Poser
 
-Draw = Callable[[np.ndarray, float], np.ndarray]
-"""Observation `(S,)` and x of the root in m -> picture `(H, W, 3)` uint8."""
+Draw = Callable[..., np.ndarray]
+"""Observation `(S,)`, x of the root in m, and x that the camera looks at, by default the same -> `(H, W, 3)` uint8."""
 
 SIZE = (360, 300)
 """Height and width of a picture in pixels."""
 _CAMERAS = {  # distance in m, point looked at, elevation and azimuth in degrees
-    "Hopper": (2.5, (-0.05, 0.0, 0.7), -10, 90),
-    "Walker2d": (2.6, (-0.1, 0.0, 0.7), -10, 90),
-    "HalfCheetah": (3.0, (0.1, 0.0, 0.35), -10, 90),
+    "Hopper": (2.45, (-0.12, 0.0, 0.75), -14, 90),
+    "Walker2d": (2.4, (-0.1, 0.0, 0.66), -14, 90),
+    "HalfCheetah": (2.7, (0.1, 0.0, 0.33), -14, 90),
     "AdroitHandPen": (0.6, (0.05, -0.2, 0.22), -30, -45),
 }
 _PROBE = "import sys, importlib as i; i.import_module('mujoco.' + sys.argv[1]).GLContext(8, 8).make_current()"
@@ -62,7 +62,7 @@ def backend() -> str:
 
 @contextlib.contextmanager
 def camera(body: Poser, name: str) -> Iterator[Draw]:
-    """A camera that follows the root of a robot.
+    """A camera that goes along a floor that stays where it is.
 
     Args:
         body: What puts the simulator where an observation says.
@@ -86,10 +86,10 @@ def camera(body: Poser, name: str) -> Iterator[Draw]:
     setting = next(value for key, value in _CAMERAS.items() if env.spec.id.startswith(key))
     look.distance, target, look.elevation, look.azimuth = setting
 
-    def draw(observation: np.ndarray, x: float) -> np.ndarray:
+    def draw(observation: np.ndarray, x: float, at: float | None = None) -> np.ndarray:
         body.set(observation, x)
         look.lookat[:] = target
-        look.lookat[0] += x
+        look.lookat[0] += x if at is None else at
         everything = gl.mjtCatBit.mjCAT_ALL
         gl.mjv_updateScene(env.model, env.data, gl.MjvOption(), gl.MjvPerturb(), look, everything, scene)
         gl.mjr_render(view, scene, drawing)

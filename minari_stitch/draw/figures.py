@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import ConnectionPatch
 
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.spaces import FlatSpace
@@ -155,7 +157,8 @@ def filmstrip(
         recorded: Below each, the source as recorded at the same time; fewer where it ended.
     """
     rows = 1 + bool(recorded)
-    grid = figure.add_gridspec(rows + 1, len(states), height_ratios=[0.16, *[1.0] * rows])
+    heights = [0.16, *[1.0] * rows, 0.45 / rows]
+    grid = figure.add_gridspec(rows + 2, len(states), height_ratios=heights)
     parts: list[Part] = [episode.part(state) for state in states]
     labels: dict[Part, str] = {
         "source": f"real: source episode {episode.about['source_episode']}",
@@ -166,20 +169,53 @@ def filmstrip(
         first = parts.index(part)
         header = figure.add_subplot(grid[0, first : first + parts.count(part)])
         header.set(xticks=[], yticks=[], facecolor=COLOURS[part])
-        header.text(0.5, 0.45, label, color=INKS[part], ha="center", va="center", fontsize=9, weight="bold")
+        style = {"ha": "center", "va": "center", "fontsize": 9, "weight": "bold"}
+        header.text(0.5, 0.45, label, color=INKS[part], in_layout=False, **style)
         header.spines[:].set_visible(False)
+    lowest = []
     for column, (part, state, picture) in enumerate(zip(parts, states, pictures, strict=True)):
         axes = figure.add_subplot(grid[1, column])
         _picture(axes, picture, COLOURS[part])
         axes.set_title(f"step {state}", fontsize=9, pad=4)
         axes.set_ylabel("" if column else "stitched", fontsize=9)
-        if not recorded:
-            continue
-        axes, ended = figure.add_subplot(grid[2, column]), column >= len(recorded)
-        _picture(axes, np.full_like(picture, 245) if ended else recorded[column], COLOURS["source"])
-        axes.set_ylabel("" if column else "source as recorded", fontsize=9)
-        if ended:
-            axes.text(0.5, 0.5, "ended", transform=axes.transAxes, ha="center", va="center", color=GREY)
+        if column < len(recorded):
+            axes = figure.add_subplot(grid[2, column])
+            _picture(axes, recorded[column], GREY)
+            axes.set_ylabel("" if column else "source as recorded", fontsize=9)
+        lowest.append(axes)
+    if recorded and len(recorded) < len(states):
+        ended = figure.add_subplot(grid[2, len(recorded) :])
+        ended.axis("off")
+        last = "" if episode.source is None else f" at step {len(episode.source) - 1}"
+        ended.text(0.03, 0.95, f"ended{last}", ha="left", va="top", color=GREY)
+    timeline(figure.add_subplot(grid[rows + 1, :]), episode, states, lowest)
+
+
+def timeline(axes: Axes, episode: StitchedEpisode, states: Sequence[int], frames: Sequence[Axes]) -> None:
+    """Draw a bar of time, on which each picture has its place: they are nearer to each other in a bridge.
+
+    Args:
+        axes: Where to draw.
+        episode: The episode.
+        states: Of the pictures.
+        frames: Of the pictures, from which lines lead to their times.
+    """
+    first, last = states[0], states[-1]
+    bounds: dict[Part, tuple[int, int]] = {
+        "source": (first, episode.begin),
+        "bridge": (episode.begin, episode.end),
+        "target": (episode.end, last),
+    }
+    for part, (start, stop) in bounds.items():
+        axes.barh(0, stop - start, left=start, height=1, color=COLOURS[part], linewidth=0)
+    axes.vlines(states, -0.5, 0.5, color="white", linewidth=1)
+    for frame, state in zip(frames, states, strict=True):
+        line = ConnectionPatch((0.5, 0), (state, 0.5), frame.transAxes, axes.transData, color=GREY, linewidth=0.6)
+        axes.figure.add_artist(line)
+    axes.set(xlim=(first, last), ylim=(-0.5, 1.6), yticks=[])
+    axes.set_xlabel("time step of each picture", fontsize=9, labelpad=1)
+    axes.tick_params(labelsize=8)
+    axes.spines[:].set_visible(False)
 
 
 def _picture(axes: Axes, picture: np.ndarray, colour: str) -> None:
@@ -191,23 +227,40 @@ def _picture(axes: Axes, picture: np.ndarray, colour: str) -> None:
 def returns(axes: Axes, metadata: Sequence[Mapping[str, Any]]) -> None:
     """Draw the discounted return of each bridge's start before and after stitching (figure 4 of the paper).
 
-    None lies below the line, since a bridge that does not raise the return is not written. Rewards on a bridge are
-    predicted, those after it are real.
+    Both axes have the same scale; darker is denser; histograms beside them show each return alone. None lies below the
+    line, since a bridge that does not raise the return is not written. Rewards on a bridge are predicted, those after
+    it are real.
 
     Args:
-        axes: Where to draw.
+        axes: Where to draw; the histograms stand outside.
         metadata: Of the stitched episodes.
     """
     before, after = (np.array([about[key] for about in metadata]) for key in ("return_before", "return_after"))
-    span = [min(before.min(), after.min()), max(before.max(), after.max())]
-    axes.plot(span, span, color=GREY, lw=1, label="unchanged")
-    axes.scatter(before, after, s=14, color=COLOURS["bridge"], alpha=0.7, linewidths=0)
-    axes.set(
-        xlabel="discounted return before stitching",
-        ylabel="after stitching",
-        title=f"{len(before):,} bridge starts, {(after - before).mean():+,.0f} on average",
-    )
-    axes.legend(frameon=False, loc="lower right")
+    low, high = min(before.min(), after.min()), max(before.max(), after.max())
+    margin = 0.04 * (high - low or 1.0)
+    span = (low - margin, high + margin)
+    axes.plot(span, span, color=GREY, lw=1, zorder=0)
+    axes.scatter(before, after, s=10, c=_density(before, after, span), cmap=_DENSE, linewidths=0)
+    axes.set(xlim=span, ylim=span, box_aspect=1, xlabel="discounted return before stitching", ylabel="after stitching")
+    label = {"ha": "right", "va": "bottom", "rotation": 45, "rotation_mode": "anchor", "transform": axes.transAxes}
+    axes.text(0.98, 0.99, "unchanged", color=GREY, fontsize=8, **label)
+    bins = np.linspace(*span, 40)
+    above, beside = axes.inset_axes((0, 1.01, 1, 0.16), sharex=axes), axes.inset_axes((1.01, 0, 0.16, 1), sharey=axes)
+    above.hist(before, bins, color=COLOURS["source"])
+    beside.hist(after, bins, color=COLOURS["target"], orientation="horizontal")
+    above.set_title(f"{len(before):,} bridge starts, {(after - before).mean():+,.0f} on average", fontsize=10)
+    for side in (above, beside):
+        side.axis("off")
+
+
+_DENSE = LinearSegmentedColormap.from_list("dense", ["#f2cf8e", COLOURS["bridge"], "#7a4b00"])
+
+
+def _density(x: np.ndarray, y: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+    """`(N,)` how many of the points lie near each, on a logarithmic scale."""
+    counts, across, up = np.histogram2d(x, y, bins=40, range=[span, span])
+    rows, columns = (np.clip(np.digitize(v, edges) - 1, 0, 39) for v, edges in ((x, across), (y, up)))
+    return np.log1p(counts[rows, columns])
 
 
 def plane(stitched: Dataset) -> slice | None:

@@ -12,17 +12,20 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from minari_stitch.data.dataset import Dataset
+from minari_stitch.data.storage import replacing
 from minari_stitch.draw import figures
-from minari_stitch.draw.camera import SIZE, backend, camera
+from minari_stitch.draw.camera import backend, camera
 from minari_stitch.draw.figures import COLOURS, INKS, Part, StitchedEpisode
-from minari_stitch.errors import RenderError
+from minari_stitch.errors import RenderError, StorageError
 from minari_stitch.sim.maze import maze_of
 from minari_stitch.sim.poses import poser
 
 Progress = Callable[[int, int], None]
+Job = tuple[np.ndarray, Sequence[int]] | tuple[np.ndarray, Sequence[int], np.ndarray]
 
 _GIF_MS = 40  # a picture; browsers slow down what is much faster
-_BORDER, _CAPTION = 5, 30  # pixels
+_BORDER, _CAPTION, _TIME = 5, 26, 12  # pixels
+_GHOST = 0.3  # of the source, behind the stitched robot
 _DPI = 130
 _SAYS: dict[Part, str] = {"source": "real: source", "bridge": "GENERATED", "target": "real: target"}
 
@@ -40,7 +43,7 @@ def render_returns(stitched: Dataset, folder: Path) -> list[Path]:
     Raises:
         RenderError: No episode is stitched, or the folder cannot be written.
     """
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    figure = Figure(figsize=(5.6, 5.8), layout="constrained")
     figure.suptitle(stitched.dataset_id, fontsize=11)
     figures.returns(figure.subplots(), list(figures.stitched_metadata(stitched).values()))
     return [_save(figure, folder / f"{_stem(stitched.dataset_id)}-returns.png")]
@@ -95,28 +98,32 @@ def render_episode(
     first, last = max(0, joined.begin - context), min(len(joined.observations) - 1, joined.end + context)
     moving = list(range(first, last + 1, every)) if every else []
     episodes = [joined.observations] if joined.source is None else [joined.observations, joined.source]
-    jobs = [(one, states) for states in (strip, moving) for one in episodes]
+    jobs: list[Job] = [(one, states) for states in (strip, moving) for one in episodes]
+    if moving and joined.source is not None:  # the ghost stands in the world of the stitched one
+        jobs[-1] = (joined.source, moving, joined.observations)
     rows = draw_states(stitched.env_spec.id, jobs, progress)
     stills, films = rows[: len(episodes)], rows[len(episodes) :]
-    figure = Figure(figsize=(1.3 * len(strip), 0.55 + 1.65 * len(episodes)), layout="constrained")
+    figure = Figure(figsize=(1.3 * len(strip), 1.6 + 1.65 * len(episodes)), layout="constrained")
     figure.suptitle(figures.headline(joined), fontsize=11)
     figures.filmstrip(figure, joined, strip, *stills)
     files = [_save(figure, path)]
     if moving:
-        panels = zip_longest(*films)
-        shots = [_labelled(joined, state, shown) for state, shown in zip(moving, panels, strict=True)]
+        ghosts = films[1] if len(films) > 1 else []
+        shots = [
+            _shot(joined, moving, state, picture, ghost)
+            for state, picture, ghost in zip_longest(moving, films[0], ghosts)
+        ]
         files.append(_save_animation(shots, path.with_suffix(".gif")))
     return files
 
 
-def draw_states(
-    env_id: str, jobs: Sequence[tuple[np.ndarray, Sequence[int]]], progress: Progress | None = None
-) -> list[list[np.ndarray]]:
+def draw_states(env_id: str, jobs: Sequence[Job], progress: Progress | None = None) -> list[list[np.ndarray]]:
     """Draw states of several episodes in the simulator, where the robot has travelled to.
 
     Args:
         env_id: Gymnasium id.
-        jobs: Observations `(T + 1, S)` of an episode, and which states of it.
+        jobs: Observations `(T + 1, S)` of an episode, which states of it, and where the camera does not follow it, the
+            observations of the one that it follows.
         progress: Called with (pictures drawn, pictures in all).
 
     Returns:
@@ -128,42 +135,55 @@ def draw_states(
     """
     gl = backend()  # first, since a wrong MUJOCO_GL stops even the import of MuJoCo
     body = poser(env_id)
-    total = sum(len(states) for _, states in jobs)
+    total = sum(len(job[1]) for job in jobs)
     rows: list[list[np.ndarray]] = []
     done = 0
     with camera(body, gl) as draw:
-        for observations, states in jobs:
+        for observations, states, *followed in jobs:
             x = body.travelled(observations)
+            at = body.travelled(followed[0]) if followed else x
             rows.append([])
             for state in states:
                 if state < len(observations):
-                    rows[-1].append(draw(observations[state], float(x[state])))
+                    rows[-1].append(draw(observations[state], float(x[state]), float(at[state])))
                 done += 1
                 if progress:
                     progress(done, total)
     return rows
 
 
-def _labelled(episode: StitchedEpisode, state: int, pictures: Sequence[np.ndarray | None]) -> Image.Image:
-    """A picture of the animation, framed and captioned by what it is; beside it the source as recorded."""
+def _shot(
+    episode: StitchedEpisode, states: Sequence[int], state: int, picture: np.ndarray, ghost: np.ndarray | None
+) -> Image.Image:
+    """A picture of the animation: the robot, behind it the source as recorded, and below where in time this is.
+
+    Args:
+        episode: The episode.
+        states: All states of the animation.
+        state: The one that is shown.
+        picture: `(H, W, 3)`.
+        ghost: The source at the same time, from the same camera; None where it has ended.
+    """
     part = episode.part(state)
-    captions: list[tuple[str, Part]] = [(f"step {state}  {_SAYS[part]}", part), ("source as recorded", "source")]
-    panels = [_panel(picture, *caption) for picture, caption in zip(pictures, captions, strict=False)]
-    joined = Image.new("RGB", (sum(panel.width for panel in panels), panels[0].height))
-    for index, panel in enumerate(panels):
-        joined.paste(panel, (index * panel.width, 0))
-    return joined
-
-
-def _panel(picture: np.ndarray | None, caption: str, part: Part) -> Image.Image:
-    height, width = SIZE
-    panel = Image.new("RGB", (width + 2 * _BORDER, height + 2 * _BORDER + _CAPTION), COLOURS[part])
-    shown = Image.new("RGB", (width, height), "#f5f5f5") if picture is None else Image.fromarray(picture)
-    panel.paste(shown, (_BORDER, _BORDER))
-    middle = (panel.width // 2, height + _BORDER + _CAPTION // 2)
-    caption = f"{caption}, ended" if picture is None else caption
-    ImageDraw.Draw(panel).text(middle, caption, fill=INKS[part], anchor="mm", font=ImageFont.load_default(17))
-    return panel
+    (height, width), middle = picture.shape[:2], int(round(0.5 * _CAPTION))
+    shot = Image.new("RGB", (width + 2 * _BORDER, height + 2 * _BORDER + _CAPTION + _TIME), COLOURS[part])
+    shown = picture if ghost is None else (picture * (1 - _GHOST) + ghost * _GHOST).astype(np.uint8)
+    shot.paste(Image.fromarray(shown), (_BORDER, _BORDER))
+    draw, font = ImageDraw.Draw(shot), ImageFont.load_default(15)
+    at = (shot.width // 2, height + _BORDER + middle)
+    said = f"step {state}: {_SAYS[part]}"
+    if state > episode.begin and episode.source is not None:
+        said += ", source ended" if ghost is None else ", source as a ghost"
+    draw.text(at, said, fill=INKS[part], anchor="mm", font=font)
+    top, scale = shot.height - _TIME, shot.width / max(1, states[-1] - states[0])
+    bounds = [states[0], max(states[0], episode.begin), min(states[-1], episode.end), states[-1]]
+    edges = [round((bound - states[0]) * scale) for bound in bounds]
+    for kind, left, right in zip(COLOURS, edges[:-1], edges[1:], strict=True):
+        draw.rectangle((left, top, right, shot.height), fill=COLOURS[kind])
+    draw.line((0, top, shot.width, top), fill="white")
+    here = round((state - states[0]) * scale)
+    draw.rectangle((here - 2, top, here + 2, shot.height), fill="black")
+    return shot
 
 
 def _save_animation(shots: Sequence[Image.Image], path: Path) -> Path:
@@ -172,22 +192,25 @@ def _save_animation(shots: Sequence[Image.Image], path: Path) -> Path:
     some = [np.asarray(shots[index]) for index in np.linspace(0, len(shots) - 1, 5).astype(int)]
     palette = Image.fromarray(np.concatenate(some)).quantize(255)
     first, *rest = (shot.quantize(palette=palette, dither=Image.Dither.NONE) for shot in shots)
-    with _writing(path):
-        first.save(path, save_all=True, append_images=rest, duration=_GIF_MS, loop=0)
+    with _writing(path) as aside:
+        first.save(aside, save_all=True, append_images=rest, duration=_GIF_MS, loop=0)
     return path
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    with _writing(path):
-        figure.savefig(path, dpi=_DPI)
+    with _writing(path) as aside:
+        figure.savefig(aside, dpi=_DPI)
     return path
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield
+        with replacing(path, "choose another folder") as aside:
+            yield aside
+    except StorageError as error:
+        raise RenderError(str(error)) from error
     except OSError as error:
         raise RenderError(f"Cannot write {path} ({error}); choose another folder") from error
 

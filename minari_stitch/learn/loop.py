@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,21 @@ def train(
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return FitResult(steps=state["step"], holdout=state["best"], history=state["history"])
+
+
+def fits(folder: Path) -> dict[str, FitResult]:
+    """Network -> its training, of all trained networks in a folder.
+
+    Raises:
+        StorageError: A file is damaged.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.pt")):
+        with reading(path):
+            saved = torch.load(load_sealed(path), weights_only=True, map_location="cpu")
+        if isinstance(saved, Mapping) and "result" in saved:
+            found[path.stem] = FitResult(**saved["result"])
+    return found
 
 
 def save_atomically(value: Any, path: Path) -> None:

@@ -5,6 +5,7 @@ Only they say what delta is worth: of the bridges that were written, all were ac
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ DELTAS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 def found_run(
     dataset: Dataset, source: Dataset, *, run_dir: Path | None = None, progress: Progress | None = None
 ) -> FittedDiffStitch | None:
-    """The run that made a dataset; None where another method made it, or its settings are those of another version.
+    """The run that made a dataset; None where it is gone, another method made it, or settings of another version.
 
     Raises:
         InvalidDataError: The source has changed.
@@ -50,6 +51,8 @@ def found_run(
     except ConfigError:
         return None
     if not isinstance(transform, DiffStitch):
+        return None
+    if not transform.networks(source, replace(run, dry=True)).is_dir():  # and so none is made
         return None
     return transform.found(source, run)
 

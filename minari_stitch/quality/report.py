@@ -15,7 +15,8 @@ import numpy as np
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.mix import MIX_KEY
 from minari_stitch.data.provenance import RECORD_KEY
-from minari_stitch.data.storage import storage_errors
+from minari_stitch.data.storage import replacing, storage_errors
+from minari_stitch.errors import StorageError
 from minari_stitch.quality import plots
 from minari_stitch.quality.check import Checked
 from minari_stitch.quality.learners import learners
@@ -87,11 +88,25 @@ class Page:
         Raises:
             StorageError: It cannot be written.
         """
-        path = Path(path)
-        with storage_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self.html, encoding="utf-8")
+        path = check_output(Path(path))
+        with storage_errors(path.parent), replacing(path, "name another file") as aside:
+            aside.write_text(self.html, encoding="utf-8")
         return path
+
+
+def check_output(path: Path) -> Path:
+    """Make sure, before long work, that a page can be written there.
+
+    Raises:
+        StorageError: It cannot.
+    """
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder: name a file, such as {path / 'report.html'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {path} ({error.strerror}): name another file") from error
+    return path
 
 
 def gather(

@@ -115,7 +115,9 @@ def random_return(spec: EnvSpec | None, episodes: int, seed: int) -> float:
     try:
         env = make_env(spec)
     except Exception as error:  # each environment fails in its own way
-        raise InvalidDataError(f"{spec.id} cannot be made here ({error}), so nothing can be measured in it") from error
+        raise InvalidDataError(
+            f"{spec.id} cannot be made here ({error}), so nothing can be measured in it: give values, or install it"
+        ) from error
     policy = uniform(env.action_space, np.random.default_rng(seed))
     played = (play_episode(env, policy, seed=seed + number) for number in range(max(1, episodes)))
     found = float(np.mean([part["rewards"].sum() for part in played]))

@@ -9,56 +9,32 @@ bytes for any number of workers, and more steps extend each actor's share instea
 
 from __future__ import annotations
 
+import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 
-from minari_stitch.data import minari_io
+from minari_stitch.data import minari_io, room
 from minari_stitch.data.card import LICENSE_KEY
+from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.ids import datasets_path
+from minari_stitch.data.validation import ValidationReport
 from minari_stitch.errors import ConfigError, DatasetIdError, StitchError
 from minari_stitch.pool import Pool
-from minari_stitch.sim.actors import ACTOR_RECIPES
 from minari_stitch.sim.behaviour import make_env
-from minari_stitch.sim.waypoints import MAZE_RECIPES
+from minari_stitch.sim.recipes import RECIPES, Recipe
 
 DEFAULT_STEPS = 200_000
+SECONDS = 2e-4
+"""Of a step, about, in one process."""
 _CHUNK_STEPS = 10_000
+_ROW = 120  # bytes of a step, at least
+_GLIMPSE = 300  # steps of each actor
 
 Progress = Callable[[int, int], None]
-
-
-class Recipe(Protocol):
-    """How a demo dataset is made: equal shares of steps from each actor, in this order."""
-
-    @property
-    def dataset_id(self) -> str: ...  # noqa: D102
-    @property
-    def env_id(self) -> str: ...  # noqa: D102
-    @property
-    def actors(self) -> Sequence[Any]: ...  # noqa: D102
-    @property
-    def actor_returns(self) -> Sequence[float]: ...  # noqa: D102
-    @property
-    def description(self) -> str: ...  # noqa: D102
-    @property
-    def about(self) -> str: ...  # noqa: D102
-    @property
-    def spec(self) -> EnvSpec: ...  # noqa: D102
-    @property
-    def metadata(self) -> Mapping[str, Any]: ...  # noqa: D102
-
-    def episodes(self, actor: int, env: gym.Env, seed: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        """Play episode after episode of `actors[actor]`, without end."""
-        ...
-
-
-RECIPES: dict[str, Recipe] = {**ACTOR_RECIPES, **MAZE_RECIPES}
 
 
 def is_demo_id(dataset_id: str) -> bool:
@@ -96,6 +72,7 @@ def ensure(
         return
     recipe = RECIPES[dataset_id]
     made = {"steps": DEFAULT_STEPS if n_steps is None else n_steps, "seed": seed or 0}
+    require_room(made["steps"])
     episodes = rollout(recipe, n_steps=made["steps"], seed=made["seed"], workers=workers, progress=progress)
     spec = recipe.spec
     env = make_env(spec)
@@ -118,6 +95,45 @@ def ensure(
         },
     )
     env.close()
+
+
+def require_room(n_steps: int) -> None:
+    """Refuse more steps than disk or memory hold.
+
+    Raises:
+        StorageError: The disk is too small.
+        OutOfMemoryError: The memory is.
+    """
+    size, what = float(_ROW * n_steps), f"demo_steps={n_steps}"
+    room.require_room(what, disk=size, memory=2 * size, folder=datasets_path(), remedy="ask for fewer steps")
+
+
+def glimpse(dataset_id: str) -> tuple[Dataset, float]:
+    """A little of a demo dataset, in memory only, and the seconds that a step took.
+
+    Raises:
+        DatasetIdError: There is no such recipe.
+        StitchError: MuJoCo is not installed.
+    """
+    if dataset_id not in RECIPES:
+        raise DatasetIdError(f"There is no demo dataset {dataset_id!r}. Choose one of {', '.join(RECIPES)}.")
+    recipe = RECIPES[dataset_id]
+    env, n_steps = make_env(recipe.spec), _GLIMPSE * len(recipe.actors)
+    begin = time.perf_counter()
+    episodes = rollout(recipe, n_steps=n_steps, workers=1)
+    seconds = (time.perf_counter() - begin) / n_steps
+    dataset = Dataset(
+        dataset_id=dataset_id,
+        episodes=episodes,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        env_spec=recipe.spec,
+        metadata={"demo": {"actors": list(recipe.actors), "steps": n_steps, "seed": 0}},
+        episode_ids=np.arange(len(episodes)),
+        skipped=ValidationReport(len(episodes), []),
+    )
+    env.close()
+    return dataset, seconds
 
 
 def _check_same(dataset_id: str, asked: dict[str, int | None]) -> None:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.errors import ConfigError
 from minari_stitch.run import Run
+from minari_stitch.transforms.work import Expected
 
 PATIENCE = 512
 """Proposals after which a method may give up."""
@@ -102,6 +104,14 @@ class Transform(abc.ABC):
         if size not in get_args(Size):
             raise ConfigError(f"there is no preset {size!r}: choose one of {', '.join(get_args(Size))}")
         return cls(**cls.sizes.get(size, dict)())
+
+    def expected(self, dataset: Dataset, run: Run, n_steps: int) -> Expected:
+        """What the method is about to do, for an estimate; nothing is written. A method may leave it at this."""
+        return Expected(episode=float(dataset.episodes.lengths.mean()))
+
+    def networks(self, dataset: Dataset, run: Run) -> Path | None:
+        """Folder of the networks that `fit` trains, each with its losses; None where there are none."""
+        return None
 
     @abc.abstractmethod
     def fit(self, dataset: Dataset, run: Run) -> Fitted:

@@ -13,6 +13,7 @@ from minari.storage.remotes.cloud_storage import CloudStorage
 import minari_stitch as ms
 from minari_stitch.data import minari_io
 from minari_stitch.data.card import CARD
+from minari_stitch.data.digests import DIGESTS_KEY
 from minari_stitch.data.ids import datasets_path
 from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.errors import ConfigError
@@ -74,7 +75,7 @@ def test_an_old_dataset_gets_one_and_a_strangers_is_left_alone(stitched):
     path = datasets_path() / toy.STITCHED / CARD
     before = path.read_text()
     metadata = json.loads((path.parent / "data/metadata.json").read_text())
-    del metadata["minari_stitch_figures"], metadata[RECORD_KEY]["command"]
+    del metadata["minari_stitch_figures"], metadata[RECORD_KEY]["command"], metadata[DIGESTS_KEY]
     (path.parent / "data/metadata.json").write_text(json.dumps(metadata))
     path.unlink()
     said = json.loads(toy.ok("card", toy.STITCHED, "--json").stdout)

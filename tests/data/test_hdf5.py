@@ -276,7 +276,7 @@ def test_other_formats_are_read_through_minari_to_the_same_dataset(write_dataset
     ours = minari_io.read("test/walk-v0", keep_infos=True)
     real = minari_io._open
 
-    def another_format(dataset_id, path):
+    def another_format(dataset_id, path, **_):
         dataset = real(dataset_id, path)
         dataset.storage.FORMAT = "another"
         return dataset

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 
 from minari_stitch.data import minari_io
-from minari_stitch.draw import camera, figures
+from minari_stitch.draw import camera, figures, render
 from minari_stitch.draw.render import render_episode
 from minari_stitch.errors import RenderError, StitchError
 from minari_stitch.sim import demo
@@ -92,10 +92,24 @@ def test_a_robot_gets_a_filmstrip_and_an_animation(gl, hops, tmp_path, env_id):
     for frame, part in zip(frames, wanted, strict=True):
         colour = figures.COLOURS[part]
         assert np.abs(frame - [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).max() < 12
-    # Until the junction both halves show the same robot.
-    half = shots[0].shape[1] // 2
-    assert np.abs(shots[0][10:350, :half] - shots[0][10:350, half:])[:, 10:-10].mean() < 1
-    assert np.abs(shots[-1][10:350, :half] - shots[-1][10:350, half:])[:, 10:-10].mean() > 1
+    # Below, a mark goes from one end to the other, over the colours of the three parts.
+    marks = [np.flatnonzero(shot[-5].sum(1) < 60).mean() for shot in shots]
+    assert (np.diff(marks) > 20).all() and marks[0] < 5 and marks[-1] > shots[0].shape[1] - 60
+
+
+def test_a_ghost_shows_the_source_only_where_it_went_another_way(gl, hops):
+    stitched, source = write(hops, [join(*hops)], env_id="Hopper-v5")
+    episode = figures.StitchedEpisode.of(stitched, 0, source)
+    states = [episode.begin, episode.end + 5]
+    jobs = [(episode.observations, states), (episode.source, states, episode.observations)]
+    own, ghosts = render.draw_states("Hopper-v5", jobs)
+    np.testing.assert_array_equal(own[0], ghosts[0])
+    assert np.abs(own[1].astype(int) - ghosts[1]).mean() > 0.5
+    alone, both = (np.asarray(render._shot(episode, states, states[1], own[1], ghost)) for ghost in (None, ghosts[1]))
+    inner = slice(10, 200), slice(10, 200)
+    expected = 0.7 * own[1] + 0.3 * ghosts[1].astype(float)
+    np.testing.assert_allclose(both[5:-43, 5:-5], expected, atol=1)
+    assert (alone[inner] != both[inner]).any()
 
 
 def test_without_its_source_an_episode_is_drawn_alone(gl, hops, tmp_path):
@@ -132,7 +146,7 @@ def test_missing_opengl_names_what_to_install(monkeypatch, hops, tmp_path):
     # What needs no OpenGL is drawn all the same.
     (file,) = toy.ok("render", "test/joined-v0", "--returns", "--output", tmp_path).stdout.split()
     with Image.open(file) as plot:
-        assert plot.size == (780, 585)
+        assert plot.size == (728, 754)
 
 
 def test_a_wrong_backend_is_named_before_mujoco_is_imported(monkeypatch):
@@ -209,7 +223,9 @@ def test_returns_are_those_of_the_metadata():
     rows = [ABOUT, ABOUT | {"return_before": -3.0, "return_after": 4.0}]
     figures.returns(axes, rows)
     np.testing.assert_array_equal(axes.collections[0].get_offsets(), [[5, 9], [-3, 4]])
-    assert "2 bridge starts, +6 on average" in axes.get_title()
+    above, beside = axes.child_axes
+    assert "2 bridge starts, +6 on average" in above.get_title()
+    assert axes.get_xlim() == axes.get_ylim() and len(above.patches) == len(beside.patches) == 39
 
 
 def test_a_maze_is_drawn_as_paths_without_opengl(monkeypatch, tmp_path):

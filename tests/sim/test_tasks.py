@@ -180,6 +180,7 @@ def test_infos_of_length_t_are_no_matter_and_observations_of_length_t_are_named(
             short = episode["infos/success"][:-1]
             del episode["infos/success"]
             episode["infos/success"] = short
+    toy.accept("test/maze-v0")
     made = made_from(minari_io.read("test/maze-v0"), tmp_path)
     assert_true_to_the_environment(made.dataset_id)
     with h5py.File(path, "r+") as file:
@@ -187,6 +188,7 @@ def test_infos_of_length_t_are_no_matter_and_observations_of_length_t_are_named(
             short = array[:-1]
             del file[f"episode_3/observations/{name}"]
             file[f"episode_3/observations/{name}"] = short
+    toy.accept("test/maze-v0")
     with pytest.raises(InvalidDataError, match=r"episode 3: observations have shape \(\d+, 8\) where \d+ rewards want"):
         minari_io.read("test/maze-v0")
 
