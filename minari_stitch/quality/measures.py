@@ -150,7 +150,8 @@ def usefulness(dataset: Dataset, source: Dataset | None) -> Measured:
         values["bridge_steps_median"] = float(np.median(bridges.lengths))
         arrays["lengths"] = bridges.lengths
     form = (dataset.metadata.get(RECORD_KEY) or {}).get("config", {}).get("form", "full")
-    if source is not None and form == "full":  # pieces have returns of their own
+    # Pieces, and rollouts that a model made from their first step on, have returns of their own.
+    if source is not None and form == "full" and not (augmented & (synthetic == 1)).any():
         values["source_return_mean"] = float(source.episodes.returns.mean())
         arrays["source_returns"] = source.episodes.returns
     if about:

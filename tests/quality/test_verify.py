@@ -280,3 +280,35 @@ def test_runs_of_generated_steps():
     ]  # fmt: skip
     assert bridges.rows(np.array([0, 3, 4])).tolist() == [0, 1, 8, 9, 15, 16, 17, 18, 19]
     assert len(Bridges.of(linear.episodes())) == 0
+
+
+def test_a_bridge_through_the_wall_of_a_real_maze_is_found_and_drawn(datasets_path):
+    recipe = demo.RECIPES["demo/pointmaze/umaze-play-v0"]
+    real = list(demo.rollout(recipe, n_steps=400, workers=1))
+    env = make_env(recipe.spec)
+    kind = {"observation_space": env.observation_space, "action_space": env.action_space, "env_spec": recipe.spec}
+
+    def through(part):
+        """From one corridor straight into the other, and as fast as that takes."""
+        way = np.linspace([0.0, 1.0], [0.0, -1.0], 11)[:, None].repeat(2, 1).reshape(11, 4)
+        part["observations"][20:31, [0, 1, 4, 5]] = way
+        part["observations"][20:30, 6:] = [0.0, -0.2 / 0.1]
+        return part
+
+    def bridge(part):
+        made = marked(part, 20, 30)
+        made["metadata"] |= {
+            "bridge_start": 20, "bridge_states": 9, "target_step": 30, "source_episode": 0, "target_episode": 0,
+            "source_step": 20, "return_before": 0.0, "return_after": 1.0,
+        }  # fmt: skip
+        return made
+
+    minari_io.write([bridge(part) for part in real], dataset_id="maze/made-v0", **kind)
+    sound, spoilt = (
+        ms.report(name, progress=False).reports[0]
+        for name in ("maze/made-v0", faults.copied("maze/made-v0", "maze/spoilt-v0", through))
+    )
+    assert sound.values["true"]["bridges"]["through_walls"] == 0 and sound.verdicts["true"][0] == "good"
+    assert spoilt.values["true"]["bridges"]["through_walls"] == 1 and spoilt.advice[0] == "bad"
+    assert "walls" in {finding["kind"] for finding in spoilt.values["true"]["findings"]}
+    assert len(sound.strips) == len(spoilt.strips) == 3 and sound.strips[0].svg != spoilt.strips[0].svg
