@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo/hopper/medium-replay-v0
 
-.PHONY: figure1 docs all demo test slow lint clients peers ogbench picture architecture
+.PHONY: figure1 docs all demo test slow ray lint clients peers ogbench picture architecture
 
 all: $(VENV)/.installed
 
@@ -22,6 +22,10 @@ test: all ## The whole default suite.
 
 slow: all ## Tests of minutes.
 	$(BIN)/python -m pytest -m slow
+
+ray: all ## On Ray: one node, two nodes, and what dies there.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/python -m pytest -m ray
 
 lint: all
 	$(BIN)/ruff check .

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from benchmarks import data, results, trainer
 from benchmarks.batches import parse_ratio
 from benchmarks.evaluate import Evaluator, Reference
 from benchmarks.ogbench.evaluate import TaskEvaluator
-from benchmarks.results import Cell, Results
+from benchmarks.results import Cell
 from benchmarks.suites import ALGORITHMS, GOAL_ALGORITHMS, Budget, choose
 from benchmarks.trainer import TrainingRun
 
@@ -220,15 +219,6 @@ def run(unit: WorkUnit, progress: Progress | None = None) -> list[tuple[Cell, di
             record |= {"score": None, "diverged": diverged[k], "losses": {}}
         finished.append((cell, record))
     return finished
-
-
-def run_and_keep(unit: WorkUnit, folder: Path, progress: Progress | None = None) -> int:
-    """Run a unit and append what it finds; return how many cells it finished."""
-    torch.set_num_threads(1 if unit.device == "cpu" else torch.get_num_threads())
-    finished = run(unit, progress)
-    for cell, record in finished:
-        Results(folder).append(cell, record)
-    return len(finished)
 
 
 @lru_cache(maxsize=2)

@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, get_args
 
 import torch
 import typer
@@ -31,7 +31,7 @@ from benchmarks import board, experiment, prepare
 from benchmarks.batches import parse_ratio
 from benchmarks.comparison import COLUMNS, captions, compare, diverged, rows, summary
 from benchmarks.data import check_kind
-from benchmarks.executors import EXECUTORS
+from benchmarks.executors import execute
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
 from benchmarks.suites import (
     ALGORITHMS,
@@ -47,6 +47,7 @@ from benchmarks.suites import (
     choose,
 )
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, StitchError
+from minari_stitch.executor import Executor
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 err = Console(stderr=True)
@@ -94,7 +95,7 @@ def main(
     family: Annotated[
         Family, typer.Option(help="Datasets of a suite: demo recipes, or what `minari-stitch import-d4rl` wrote.")
     ] = "demo",
-    executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
+    executor: Annotated[str, typer.Option(help="local, or ray (a cluster at RAY_ADDRESS).")] = "local",
     workers: Annotated[Optional[int], typer.Option(help="Processes \\[default: one a core].")] = None,  # noqa: UP045
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = "fp32",
@@ -112,7 +113,7 @@ def main(
         device = _device(device)
         if tensorboard is not None:
             board.check_installed()
-        run = choose("executor", executor, EXECUTORS)
+        on = choose("executor", executor, {name: name for name in get_args(Executor)})
         if ratio is not None:
             parse_ratio(ratio)
         if augmented is not None:
@@ -157,7 +158,7 @@ def main(
         )
         units = experiment.work_units(pending, plan, device=device, precision=precision)  # pyright: ignore[reportArgumentType]
         with _progress(len(pending)) as (advance, show):
-            for done in run(units, results, workers=processes, progress=show):
+            for done in execute(units, results, on=on, workers=processes, progress=show):
                 advance(done)
         finished = kept.finished()
         shown = {cell: finished[cell] for cell in wanted if cell in finished}

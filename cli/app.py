@@ -175,6 +175,13 @@ def augment(
         Optional[int],  # noqa: UP045
         typer.Option(help="Threads of each training process \\[default: half the cores].", rich_help_panel=_WHERE),
     ] = None,
+    executor: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            help="Processes of this machine, or ray: the cluster at RAY_ADDRESS, whose nodes share the run directory.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = "local",
     skip_invalid: Annotated[
         bool,
         typer.Option(
@@ -231,7 +238,7 @@ def augment(
                 err.print_json(json.dumps(to_dict(transform)))
             if not as_json:
                 view.announce(err, ahead.estimate(source, transform, **amounts))
-            result = api.augment(source, transform, **amounts, force=force, progress=progress)
+            result = api.augment(source, transform, **amounts, executor=executor, force=force, progress=progress)
         if as_json:
             print(json.dumps(view.result_json(result, time.monotonic() - begin)))
         elif result.existing:

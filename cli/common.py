@@ -56,7 +56,7 @@ def id_argument(help: str) -> Any:  # noqa: A002 - as typer calls it
     return typer.Argument(metavar="ID", help=help, callback=_well_formed, autocompletion=local_ids)
 
 
-_OPTIONS = {name: f"--{name.replace('_', '-')}" for name in ("skip_invalid", "scores_of", "demo_steps")}
+_OPTIONS = {name: f"--{name.replace('_', '-')}" for name in ("skip_invalid", "scores_of", "demo_steps", "run_dir")}
 _OPTIONS |= {"n_steps": "--steps"}
 
 

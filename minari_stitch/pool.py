@@ -17,7 +17,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -64,8 +64,8 @@ class Pool:
                     f"{os.cpu_count()} cores"
                 )
 
-    def map(self, job: Callable[..., T], arguments: Iterable[tuple[Any, ...]]) -> Iterator[T]:
-        """Run `job(*args, progress)` for each argument tuple; yield results in order.
+    def map(self, job: Callable[..., T], arguments: Iterable[tuple[Any, ...]], *, ordered: bool = True) -> Iterator[T]:
+        """Run `job(*args, progress)` for each argument tuple; yield results in order, or as they come.
 
         Arguments may be endless: only a few jobs are under way at a time, and what nobody waits for any more is
         stopped when the iterator is closed. The job is sent to each worker once, so that what it caches on itself
@@ -91,9 +91,9 @@ class Pool:
             for args in arguments:
                 pending.append(pool.submit(_call, args))
                 if len(pending) > 2 * self.workers:
-                    yield _result(pending.pop(0))
+                    yield _take(pending, ordered)
             while pending:
-                yield _result(pending.pop(0))
+                yield _take(pending, ordered)
         except BrokenProcessPool as error:
             if ears.failure is not None:
                 raise ears.failure from None
@@ -114,11 +114,14 @@ class Pool:
             raise ears.failure
 
 
-def _result(future: Future[T]) -> T:
-    """Wait for a job, a second at a time: a signal that comes just before a wait begins is seen only after it."""
-    while not wait([future], timeout=1.0).done:
+def _take(pending: list[Future[T]], ordered: bool) -> T:
+    """Wait for the first job, or for any; a second at a time: a signal just before a wait is seen only after it."""
+    awaited = pending[:1] if ordered else pending
+    while not (done := wait(awaited, timeout=1.0, return_when=FIRST_COMPLETED).done):
         pass
-    return future.result()
+    first = next(future for future in awaited if future in done)
+    pending.remove(first)
+    return first.result()
 
 
 class _Unrelated(SpawnContext.Process):

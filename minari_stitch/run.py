@@ -13,8 +13,10 @@ from typing import Literal, get_args
 
 import torch
 
+from minari_stitch.cluster import Cluster
 from minari_stitch.data.storage import sweep
 from minari_stitch.errors import ConfigError, StorageError
+from minari_stitch.executor import Executor, executor
 from minari_stitch.pool import Pool
 from minari_stitch.progress import Progress
 
@@ -32,8 +34,9 @@ class Run:
         seed: Seed of every generator.
         device: Torch device.
         precision: Of the diffusion network's arithmetic.
-        workers: Processes; on a GPU everything runs in this one.
+        workers: Processes; on a GPU everything runs in this one. On Ray, cores of a Ray that is started here.
         threads: Threads of each training process.
+        executor: Processes of this machine, `local`, or tasks on `ray`.
         progress: Called as `progress(stage, done, total)`.
         dry: Nothing will be written.
     """
@@ -44,11 +47,14 @@ class Run:
     precision: Precision = "fp32"
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     threads: int = field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2))
+    executor: Executor = "local"
     progress: Progress | None = None
     dry: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a device or an amount that does not exist."""
+        if self.executor not in get_args(Executor):
+            raise ConfigError(f"executor={self.executor!r} is not possible: use {' or '.join(get_args(Executor))}")
         Pool(workers=self.workers, threads=self.threads)
         try:
             kind = torch.device(self.device).type
@@ -71,10 +77,17 @@ class Run:
         """Reduced precision of the diffusion network."""
         return torch.bfloat16 if self.precision == "bf16" else None
 
-    def pool(self, threads: int = 1) -> Pool:
-        """The run's processes, with so many threads each; a GPU is driven from this process."""
-        on_cpu = torch.device(self.device).type == "cpu"
-        return Pool(workers=self.workers if on_cpu else 1, threads=threads, progress=self.progress)
+    def pool(self, threads: int = 1) -> Pool | Cluster:
+        """The run's processes or tasks, with so many threads each."""
+        return executor(
+            self.executor,
+            workers=self.workers,
+            threads=threads,
+            device=self.device,
+            folder=self.directory,
+            cores=self.threads,
+            progress=self.progress,
+        )
 
     def folder(self, name: str) -> Path:
         """A folder of the run, made if missing, unless the run is dry.
@@ -82,7 +95,7 @@ class Run:
         Raises:
             StorageError: It cannot be made.
         """
-        path = self.directory / name
+        path = self.directory.absolute() / name  # other machines may work there
         if self.dry:
             return path
         try:

@@ -22,6 +22,16 @@ def datasets_path(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def on_ray(monkeypatch):
+    """Ray, which is not running before the test and not after it."""
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'minari-stitch[ray]', or make ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
 def make_episodes():
     """Return a function that builds small random Episodes."""
     from minari_stitch.data.episodes import Episodes

@@ -28,6 +28,8 @@ LAYERS = [
     },
     {"config", "data.ids", "data.locks", "pool"},
     {"data.room", "data.storage"},
+    {"cluster"},
+    {"executor"},
     {"data.episodes", "data.hdf5", "data.kept", "data.spaces"},
     {"data.validation", "data.provenance"},
     {"data.card", "data.digests"},

@@ -16,10 +16,10 @@ STITCHED = "toy/walk-stitched-v0"
 LIMIT = 40
 DELTA = 8.0
 
-_FITS = ("diffusion.fit", "dynamics", "inverse", "reward", "termination")
+FITS = ("diffusion.fit", "dynamics", "inverse", "reward", "termination")
 _FIT = {"steps": 40, "batch_size": 32, "warmup": 5, "learning_rate": 0.01, "ema": 0.9, "evaluate_every": 40}
 _SETTINGS = {
-    **{f"models.{fit}.{name}": value for fit in _FITS for name, value in _FIT.items()},
+    **{f"models.{fit}.{name}": value for fit in FITS for name, value in _FIT.items()},
     "stitch.fixed_steps": None,
     "stitch.min_bridge": 2,
     "stitch.max_bridge": 8,

@@ -32,7 +32,7 @@ if __package__ in (None, ""):
 from benchmarks import experiment
 from benchmarks.batches import parse_ratio
 from benchmarks.comparison import Finished, compare, diverged, interval, spread
-from benchmarks.executors import local
+from benchmarks.executors import execute
 from benchmarks.ogbench.generate import Maze, generate
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
 from benchmarks.suites import GOAL_ALGORITHMS, Budget, choose
@@ -171,7 +171,7 @@ def main(
         err.print(f"A score is {plan.protocol} (of {plan.evaluations}). {len(pending)} of {len(wanted)} cells to run.")
         units = experiment.work_units(sorted(pending, key=lambda cell: cell.seed), plan)
         with Bars(err) as bars:
-            for _ in local(units, results, workers=workers or os.cpu_count() or 1, progress=bars):
+            for _ in execute(units, results, workers=workers or os.cpu_count() or 1, progress=bars):
                 pass
         finished = kept.finished()
     except StitchError as error:

@@ -20,6 +20,7 @@ from minari_stitch.data.mix import Mixed
 from minari_stitch.data.written import Written, check_writable
 from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import ConfigError, DatasetIdError
+from minari_stitch.executor import Executor
 from minari_stitch.pipeline import Augmented
 from minari_stitch.progress import Bars, Progress
 from minari_stitch.run import Precision, Run
@@ -50,6 +51,7 @@ def augment(
     seed: int = 0,
     workers: int = 1,
     threads: int | None = None,
+    executor: Executor = "local",
     device: str | torch.device = "auto",
     precision: Precision | None = None,
     run_dir: str | Path | None = None,
@@ -75,8 +77,9 @@ def augment(
         output_id: Id of the new dataset; by default the source's name with a suffix, in the next free version.
         include_original: Write the source's own episodes first (the paper's D* = D u D_aug, section 4.2).
         seed: Seed of everything.
-        workers: Processes; the result does not depend on it.
+        workers: Processes, or cores of a Ray that is started here; the result does not depend on it.
         threads: Threads of each training process, which change the last bits; by default half the cores.
+        executor: Processes of this machine, or tasks on `ray`: the cluster at RAY_ADDRESS, whose nodes see `run_dir`.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         precision: Of the diffusion network; by default `bf16` on CUDA and `fp32` elsewhere.
         run_dir: Where models and proposals are kept; by default beside the datasets.
@@ -107,6 +110,7 @@ def augment(
         seed=seed,
         workers=workers,
         threads=threads,
+        executor=executor,
         device=device,
         precision=precision,
     )
@@ -135,6 +139,7 @@ def plan(
     seed: int,
     workers: int,
     threads: int | None,
+    executor: Executor = "local",
     device: str | torch.device,
     precision: Precision | None,
     dry: bool = False,
@@ -161,6 +166,7 @@ def plan(
         precision=precision or ("bf16" if on_gpu else "fp32"),
         workers=workers,
         dry=dry,
+        executor=executor,
         **options,
     )
     transform = DiffStitch.preset("full" if on_gpu else "fast") if transform is None else transform

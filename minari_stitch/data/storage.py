@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
@@ -91,7 +92,8 @@ def _sweep(folder: Path, name: str) -> None:
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """A hidden file beside `path`, of which nothing is left, by a killed process neither."""
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{_ASIDE}{path.suffix}")
+    # Of nobody else: on a disk that machines share, another one may have a process of the same number.
+    aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{_ASIDE}{path.suffix}")
     try:
         with ExitStack() as mine:
             with held(path.parent):

@@ -1,7 +1,6 @@
 """The command from end to end on a light environment: the table, resuming, executors, and what is refused."""
 
 import dataclasses
-import importlib
 import json
 import re
 import sys
@@ -10,7 +9,7 @@ import pendulum
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import executors, experiment, prepare, report, run
+from benchmarks import experiment, prepare, report, run
 from benchmarks.algos import bc
 from benchmarks.prepare import newest
 from benchmarks.results import Results
@@ -264,10 +263,10 @@ def test_ray_is_optional(command, monkeypatch):
     pendulum.write()
     monkeypatch.setitem(sys.modules, "ray", None)
     result = command("--algo", "bc", "--executor", "ray")
-    assert result.exit_code == 1 and "pip install ray" in result.output
+    assert result.exit_code == 1 and "pip install 'minari-stitch[ray]'" in result.output
 
 
-def _die(unit, folder, progress=None):
+def _die(unit, progress=None):
     import os
 
     os._exit(9)
@@ -275,13 +274,13 @@ def _die(unit, folder, progress=None):
 
 def test_a_worker_that_dies(command, monkeypatch):
     pendulum.write()
-    monkeypatch.setattr(executors, "run_and_keep", _die)
+    monkeypatch.setattr(experiment, "run", _die)
     result = command("--algo", "bc", "--workers", 2)
     assert result.exit_code == 1 and "a worker process died" in result.output
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is optional")
-def test_ray_gives_the_same(command, tmp_path):
+@pytest.mark.ray
+def test_ray_gives_the_same(command, tmp_path, on_ray):
     pendulum.write()
     assert command("--algo", "bc").exit_code == 0
     result = command("--algo", "bc", "--executor", "ray", "--workers", 2, "--results", tmp_path / "ray" / "results")
