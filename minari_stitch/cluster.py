@@ -146,7 +146,13 @@ def connect(cores: int) -> Any:
         )
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(address, num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        try:
+            ray.init(address, num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        except Exception as error:  # of any type
+            raise WorkerError(
+                f"Ray does not start on this machine ({_said(error)}): is it overloaded, or its disk full? Run it "
+                "again, or use the executor 'local'"
+            ) from error
         return ray
     try:
         if address != "auto":

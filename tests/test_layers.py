@@ -31,7 +31,7 @@ LAYERS = [
     {"cluster"},
     {"executor"},
     {"data.episodes", "data.hdf5", "data.kept", "data.spaces"},
-    {"data.validation", "data.provenance"},
+    {"data.gather", "data.validation", "data.provenance"},
     {"data.card", "data.digests"},
     {"data.dataset", "data.publish"},
     {"data.goals", "data.minari_io", "data.segments"},

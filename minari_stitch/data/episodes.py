@@ -18,7 +18,8 @@ import numpy as np
 
 from minari_stitch.data.storage import reading, replacing
 
-_STEP_FIELDS = ("actions", "rewards", "terminations", "truncations")
+STEP_FIELDS = ("actions", "rewards", "terminations", "truncations")
+"""What an episode of T steps has T rows of."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,10 +51,10 @@ class Episodes:
         n, e = self.n_steps, len(self)
         assert self.offsets[0] == 0 and (np.diff(self.offsets) > 0).all(), "offsets must increase from 0"
         assert self.observations.ndim == 2 and len(self.observations) == n + e, "observations must be (N + E, S)"
-        assert all(len(getattr(self, name)) == n for name in _STEP_FIELDS), "step arrays must have N rows"
+        assert all(len(getattr(self, name)) == n for name in STEP_FIELDS), "step arrays must have N rows"
         assert all(len(array) == n + e for array in self.infos.values()), "infos must have N + E rows"
         assert len(self.metadata) in (0, e), "metadata must have one entry for each episode"
-        steps = (getattr(self, name) for name in _STEP_FIELDS)
+        steps = (getattr(self, name) for name in STEP_FIELDS)
         for array in (self.observations, self.offsets, *steps, *self.infos.values()):
             array.flags.writeable = False
 
@@ -69,7 +70,7 @@ class Episodes:
         infos = [part.get("infos", {}) for part in parts]
         return cls(
             observations=np.concatenate([part["observations"] for part in parts]),
-            **{name: np.concatenate([part[name] for part in parts]) for name in _STEP_FIELDS},
+            **{name: np.concatenate([part[name] for part in parts]) for name in STEP_FIELDS},
             offsets=np.cumsum([0, *(len(part["rewards"]) for part in parts)], dtype=np.int64),
             infos={key: np.concatenate([info[key] for info in infos]) for key in infos[0]},
             metadata=[part.get("metadata", {}) for part in parts],
@@ -153,7 +154,7 @@ class Episodes:
         states = slice(self.state_offsets[index], self.state_offsets[index + 1])
         return {
             "observations": self.observations[states],
-            **{name: getattr(self, name)[steps] for name in _STEP_FIELDS},
+            **{name: getattr(self, name)[steps] for name in STEP_FIELDS},
             "infos": {key: array[states] for key, array in self.infos.items()},
             "metadata": self.metadata[index] if self.metadata else {},
         }
@@ -164,7 +165,7 @@ class Episodes:
 
     def save(self, folder: Path) -> None:
         """Write the arrays to an existing folder, one file each, so that processes can share them."""
-        for name in ("observations", "offsets", *_STEP_FIELDS):
+        for name in ("observations", "offsets", *STEP_FIELDS):
             with replacing(folder / f"{name}.npy") as aside:
                 np.save(aside, getattr(self, name))
 
@@ -175,7 +176,7 @@ class Episodes:
         Raises:
             StorageError: It cannot be read, or has another fingerprint.
         """
-        names = ("observations", "offsets", *_STEP_FIELDS)
+        names = ("observations", "offsets", *STEP_FIELDS)
         with reading(folder):
             loaded = cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names})
             if fingerprint not in (None, loaded.fingerprint()):
@@ -185,7 +186,7 @@ class Episodes:
     def fingerprint(self) -> str:
         """Hex digest of every array: two datasets with the same steps share it."""
         digest = hashlib.sha256()
-        for array in (self.observations, self.offsets, *(getattr(self, name) for name in _STEP_FIELDS)):
+        for array in (self.observations, self.offsets, *(getattr(self, name) for name in STEP_FIELDS)):
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]

@@ -19,9 +19,12 @@ from h5py import h5a, h5d, h5f, h5g, h5o, h5p, h5s, h5t  # pyright: ignore[repor
 
 from minari_stitch.data.storage import check_room
 
-__all__ = ["FILE", "append", "read"]
+__all__ = ["BATCH", "FILE", "append", "batches", "read"]
 
 FILE = "main_data.hdf5"
+BATCH = 500
+"""Episodes for each opening of the file: one is twice as slow, thousands cost memory."""
+_STEPS = 100_000  # after which a batch is full, too
 
 _VERSION = "v108"  # the oldest file format with compact headers, which every HDF5 library in use reads
 _ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
@@ -39,6 +42,19 @@ _LINK.set_create_intermediate_group(True)
 _GROUP.set_obj_track_times(False)  # as h5py does for datasets
 _DATASET.set_obj_track_times(False)
 _GROUP.set_attr_phase_change(1000, 0)  # the index that HDF5 makes for more than 8 attributes takes 1 KB
+
+
+def batches(episodes: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Lists of episodes to append together, however long or short they are."""
+    batch, steps = [], 0
+    for episode in episodes:
+        batch.append(episode)
+        steps += len(episode["rewards"])
+        if len(batch) == BATCH or steps >= _STEPS:
+            yield batch
+            batch, steps = [], 0
+    if batch:
+        yield batch
 
 
 def append(path: Path, episodes: Sequence[Mapping[str, Any]]) -> None:

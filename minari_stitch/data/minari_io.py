@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from minari_stitch.data import hdf5
 from minari_stitch.data.card import FIGURES_KEY, Tally, with_license, write_card
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.digests import DIGESTS_KEY, cause, require_unchanged, seal, unreadable
-from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.gather import Gathered
 from minari_stitch.data.ids import check_output_id, datasets_path, exists, next_id, parse_id
 from minari_stitch.data.publish import publish
 from minari_stitch.data.spaces import FlatSpace
@@ -45,7 +44,6 @@ __all__ = [
 ]
 # fmt: on
 
-_BATCH = 500  # episodes for each opening of the HDF5 file: one is twice as slow, thousands cost memory
 _PATIENCE = 8.0  # seconds for a remote's first answer; offline, Minari's default one retries for 23
 _STRUCTURE = {  # what describes the stored arrays, and so never travels to another dataset
     *("dataset_id", "total_episodes", "total_steps", "dataset_size", "data_format", "jpeg_encoding"),
@@ -83,7 +81,7 @@ def read(
     """
     source = opened(dataset, download=download)
     flat, about = _flat_spaces(source.observation_space, source.action_space), metadata(source)
-    parts: list[dict[str, Any]] = []
+    gathered = Gathered(source.total_steps, source.total_episodes, extras=keep_infos)
     ids: list[int] = []
     problems: list[Problem] = []
     for raw in stored_episodes(source, extras=keep_infos):
@@ -95,22 +93,17 @@ def read(
         problems += found
         if not found:
             part["truncations"] = closed(part["terminations"], part["truncations"])
-            parts.append(part | _extras(raw) if keep_infos else part)
+            gathered.add(part | _extras(raw) if keep_infos else part)
             ids.append(raw["id"])
     report = ValidationReport(source.total_episodes, problems)
     if problems and not skip_invalid:
         raise InvalidDataError(f"Dataset {source.id!r}: {report}\nLeave them out with skip_invalid.")
-    if not parts:
+    if not ids:
         found = f"nothing valid: {report}\n" if problems else "no episode, or this view of it holds none. "
         raise InvalidDataError(f"Dataset {source.id!r} holds {found}Choose another one.")
-    if keep_infos:
-        shapes = [{name: info.shape[1:] for name, info in part["infos"].items()} for part in parts]
-        common = {name for name in shapes[0] if all(name in s and s[name] == shapes[0][name] for s in shapes)}
-        for part in parts:
-            part["infos"] = {name: part["infos"][name] for name in sorted(common)}
     return Dataset(
         dataset_id=source.id,
-        episodes=Episodes.from_list(parts),
+        episodes=gathered.episodes(),
         observation_space=source.observation_space,
         action_space=source.action_space,
         env_spec=source.env_spec,
@@ -181,10 +174,8 @@ def write(
             folder.mkdir()
             storage = MinariStorage.new(folder / "data", observation_space, action_space, env_spec)
             storage.update_metadata(stored)
-        written, steps, remaining, tally = 0, 0, iter(parts), Tally()
-        while batch := [
-            stored_form(part, episode=number, **flat) for number, part in enumerate(islice(remaining, _BATCH), written)
-        ]:
+        written, steps, tally = 0, 0, Tally()
+        for batch in hdf5.batches(stored_form(part, episode=number, **flat) for number, part in enumerate(parts)):
             with storage_errors(root):
                 hdf5.append(storage.data_path / hdf5.FILE, batch)
             written, steps = written + len(batch), steps + sum(len(episode["rewards"]) for episode in batch)
@@ -299,8 +290,8 @@ def stored_episodes(source: MinariDataset, *, extras: bool = True, changed: bool
     try:
         if not changed:
             require_unchanged(storage.data_path.parent, data=True)
-        for first in range(0, len(shown), _BATCH):  # HDF5 keeps memory for all it has opened
-            ids = shown[first : first + _BATCH]
+        for first in range(0, len(shown), hdf5.BATCH):  # HDF5 keeps memory for all it has opened
+            ids = shown[first : first + hdf5.BATCH]
             if storage.FORMAT == "hdf5":
                 yield from hdf5.read(storage.data_path / hdf5.FILE, ids, extras=extras)
             else:

@@ -12,6 +12,7 @@ from minari_stitch.data.episodes import Episodes
 from minari_stitch.diffstitch.config import StitchConfig
 from minari_stitch.diffstitch.regions import Regions
 from minari_stitch.errors import NothingToStitchError
+from minari_stitch.learn.normalize import encode_rows
 from minari_stitch.learn.scales import Scales
 
 _GAIN = 0.01
@@ -41,17 +42,16 @@ class Source:
         self, episodes: Episodes, scales: Scales, discount: float, context: int, max_episode_steps: int | None
     ) -> None:
         device = scales.low.device
-        raw = torch.tensor(episodes.observations, dtype=torch.float32, device=device)
         self.discount, self.context = discount, context
         self.limit = max_episode_steps or int(2**62)
         self.single = len(episodes) == 1
-        self.z = scales.state.encode(raw)
-        self.windows = scales.window.encode(raw)
+        self.z = encode_rows(scales.state, episodes.observations, device)
+        self.windows = self.z if scales.one_space else encode_rows(scales.window, episodes.observations, device)
         exact = torch.float32 if device.type == "mps" else torch.float64  # which mps lacks
         self.returns = torch.tensor(episodes.returns_to_go(discount), dtype=exact, device=device)
         offsets = torch.tensor(episodes.state_offsets, device=device)
         self.episode = torch.repeat_interleave(offsets.diff())
-        self.step = torch.arange(len(raw), device=device) - offsets[self.episode]
+        self.step = torch.arange(len(self.z), device=device) - offsets[self.episode]
         self.last = offsets[self.episode + 1] - 1
         self._sorted: dict[tuple[str, StitchConfig], Tensor] = {}
         ends = np.zeros(len(raw), bool)

@@ -13,6 +13,7 @@ from minari_stitch.diffstitch.diffusion import Schedule, masked_loss, training_m
 from minari_stitch.diffstitch.models import SALTS, build, moves
 from minari_stitch.learn.judging import judge_loss
 from minari_stitch.learn.loop import FitResult
+from minari_stitch.learn.normalize import encode_rows
 from minari_stitch.learn.scales import Scales
 from minari_stitch.learn.seeds import seeded
 from minari_stitch.learn.tables import RowLoss, Tables, train_rows
@@ -41,8 +42,7 @@ class WindowTables(Tables):
         self.config = config
         self.windows = self.z
         if config.normalizer != "standard":
-            raw = torch.tensor(episodes.observations, dtype=torch.float32, device=device)
-            self.windows = scales.window.encode(raw)
+            self.windows = encode_rows(scales.window, episodes.observations, device)
         last = torch.tensor(episodes.state_offsets[1:], device=device) - 1
         self.last = last[torch.tensor(episodes.step_episode, device=device)]
         self.returns = torch.tensor(episodes.returns_to_go(discount), dtype=torch.float32, device=device)

@@ -6,6 +6,7 @@ space: unit variance in each dimension. Constant columns keep scale 1, so nothin
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 NormalizerKind = Literal["standard", "minmax", "cdf"]
 _QUANTILES = 1001
+_BLOCK = 2**18
+"""Rows that are copied at once: tables are larger than memory has room for twice."""
 
 
 class Normalizer(Protocol):
@@ -109,7 +112,41 @@ def fit_affine(rows: np.ndarray, kind: Literal["standard", "minmax"] = "standard
         low, high = rows.min(0), rows.max(0)
         shift, scale = (low + high) / 2, (high - low) / 2
     else:
-        shift, scale = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
+        shift, scale = mean_and_std(lambda: blocks(rows))
     # Rounding can leave a constant column a spread of 1e-16: treat it as constant.
     scale = np.where(scale > 1e-8 * np.maximum(1.0, np.abs(shift)), scale, 1.0)
     return Affine(torch.as_tensor(shift, dtype=torch.float32), torch.as_tensor(scale, dtype=torch.float32))
+
+
+def encode_rows(normalizer: Normalizer, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """`(rows, S)` data in float32 on a device and normalised, without another copy of them all."""
+    encoded = torch.empty(rows.shape, dtype=torch.float32, device=device)
+    for block, into in zip(blocks(rows), encoded.split(_BLOCK), strict=True):
+        into.copy_(normalizer.encode(torch.tensor(block, dtype=torch.float32, device=device)))
+    return encoded
+
+
+def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of some rows each, in order."""
+    return (rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK))
+
+
+def mean_and_std(passes: Callable[[], Iterator[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """`(S,)` mean and standard deviation of rows that come in blocks, in float64, once in each of two passes.
+
+    Sums run from row to row, as NumPy's own over the first axis do: the blocks leave no trace in them.
+    """
+    count, total = 0, None
+    for block in passes():
+        count, total = count + len(block), _added(total, block.astype(np.float64, copy=False))
+    assert total is not None, "of nothing there is no mean"
+    mean, squares = total / count, None
+    for block in passes():
+        squares = _added(squares, np.square(block - mean))
+    assert squares is not None, "both passes are over the same"
+    return mean, np.sqrt(squares / count)
+
+
+def _added(total: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+    """The sum over rows, begun with that of earlier ones."""
+    return rows.sum(0) if total is None else np.concatenate([total[None], rows]).sum(0)

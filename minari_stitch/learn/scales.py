@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from minari_stitch.data.episodes import Episodes
-from minari_stitch.learn.normalize import Affine, Cdf, NormalizerKind, fit_affine, fit_normalizer
+from minari_stitch.learn.normalize import (
+    Affine,
+    Cdf,
+    NormalizerKind,
+    blocks,
+    fit_affine,
+    fit_normalizer,
+    mean_and_std,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,21 +62,29 @@ class Scales:
         observations = episodes.observations
         state = fit_affine(observations)
         # In float64 NumPy: sums in torch depend on the number of threads.
-        change = (observations[episodes.step_state + 1] - observations[episodes.step_state]).std(0, dtype=np.float64)
-        change = torch.as_tensor(change, dtype=torch.float32) / state.scale
+        _, spread = mean_and_std(
+            lambda: (observations[at + 1] - observations[at] for at in blocks(episodes.step_state))
+        )
+        change = torch.as_tensor(spread, dtype=torch.float32) / state.scale
         bounded = np.isfinite(action_low).all() and np.isfinite(action_high).all()
         limits = np.stack([action_low, action_high]) if bounded else episodes.actions
         extremes = torch.as_tensor(np.stack([observations.min(0), observations.max(0)]), dtype=torch.float32)
         low, high = state.encode(extremes)
         return cls(
             state=state,
-            window=fit_normalizer(observations, normalizer),
+            window=state if normalizer == "standard" else fit_normalizer(observations, normalizer),
             action=fit_affine(limits.astype(np.float64), "minmax"),
             reward=fit_affine(episodes.rewards[:, None].astype(np.float64)),
             change=torch.where(change > 1e-6, change, 1.0),
             low=low,
             high=high,
         )
+
+    @property
+    def one_space(self) -> bool:
+        """Whether windows are standardised as states are."""
+        pairs = [(getattr(self.window, name, None), getattr(self.state, name)) for name in ("shift", "scale")]
+        return all(mine is not None and torch.equal(mine, other) for mine, other in pairs)
 
     def window_bounds(self) -> tuple[Tensor, Tensor]:
         """`(S,)` lowest and highest state in the space of the diffusion model."""

@@ -18,6 +18,7 @@ from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.storage import load_sealed, reading
 from minari_stitch.errors import NothingToStitchError
 from minari_stitch.learn.loop import FitConfig, FitResult, save_atomically, train
+from minari_stitch.learn.normalize import encode_rows
 from minari_stitch.learn.scales import Scales
 from minari_stitch.learn.seeds import seeded
 from minari_stitch.progress import Progress
@@ -50,9 +51,9 @@ class Tables:
     def __init__(self, episodes: Episodes, scales: Scales, seed: int) -> None:
         device = scales.low.device
         self.scales = scales
-        self.z = scales.state.encode(torch.tensor(episodes.observations, dtype=torch.float32, device=device))
-        self.u = scales.action.encode(torch.tensor(episodes.actions, dtype=torch.float32, device=device))
-        self.r = scales.reward.encode(torch.tensor(episodes.rewards, dtype=torch.float32, device=device)[:, None])
+        self.z = encode_rows(scales.state, episodes.observations, device)
+        self.u = encode_rows(scales.action, episodes.actions, device)
+        self.r = encode_rows(scales.reward, episodes.rewards[:, None], device)
         self.terminal = torch.tensor(episodes.terminations, device=device)
         self.state = torch.tensor(episodes.step_state, device=device)
         self.train, self.held = split(episodes, seed, device)

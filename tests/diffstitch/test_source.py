@@ -149,6 +149,7 @@ def test_a_device_without_float64_gets_float32(monkeypatch):
         device = type("Device", (), {"type": "mps"})()
 
     monkeypatch.setattr(torch, "tensor", _on_cpu(torch.tensor, made))
+    monkeypatch.setattr(torch, "empty", _on_cpu(torch.empty, made))
     monkeypatch.setattr(torch, "arange", _on_cpu(torch.arange, made))
     other = Source(data, dataclasses.replace(s, low=Low()), DISCOUNT, 1, None)
     assert torch.float64 not in made

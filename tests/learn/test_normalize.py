@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from minari_stitch.learn import normalize
 from minari_stitch.learn.normalize import Affine, fit_affine, fit_normalizer
 
 KINDS = ("standard", "minmax", "cdf")
@@ -114,3 +115,17 @@ def test_affine_is_what_it_says_and_moves_to_a_device():
     assert norm.decode(torch.tensor([2.0, -1.0])).tolist() == [2.0, -2.0]
     for moved in (norm.to("meta"), fit_normalizer(np.eye(3), "cdf").to("meta")):
         assert all(value.device.type == "meta" for value in vars(moved).values())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_leave_no_trace(monkeypatch, dtype):
+    """Moments, and what is normalised, are those of the whole table, bit by bit."""
+    monkeypatch.setattr(normalize, "_BLOCK", 7)
+    rows = (np.random.default_rng(0).normal(3, 2, (100, 5)) * [1, 10, 100, 1e-3, 5]).astype(dtype)
+    mean, std = normalize.mean_and_std(lambda: normalize.blocks(rows))
+    np.testing.assert_array_equal(mean, rows.mean(0, dtype=np.float64))
+    np.testing.assert_array_equal(std, rows.std(0, dtype=np.float64))
+    for kind in ("standard", "cdf"):
+        normalizer = normalize.fit_normalizer(rows, kind)
+        whole = normalizer.encode(torch.tensor(rows, dtype=torch.float32))
+        torch.testing.assert_close(normalize.encode_rows(normalizer, rows), whole, rtol=0, atol=0)
