@@ -209,7 +209,10 @@ def _peak() -> float:
 def exponent(sizes: Sequence[int], values: Sequence[float]) -> float:
     """Slope in logarithms, by least squares."""
     sound = [(math.log(n), math.log(v)) for n, v in zip(sizes, values, strict=True) if v > 0]
-    return float(np.polyfit(*zip(*sound, strict=True), 1)[0]) if len(sound) > 1 else math.nan
+    if len(sound) < 2:
+        return math.nan
+    x, y = np.array(sound).T
+    return float(np.polyfit(x, y, 1)[0])
 
 
 def sizes(least: int, most: int) -> list[int]:
@@ -237,8 +240,8 @@ def estimates(step: Mapping[str, float], bridge: float, read_step: float, mib_st
         "Estimates, not measurements",
         note=(
             f"From the rates above, of one core of this machine and the preset fast; a GPU is taken for {_GPU} such "
-            "cores, which nobody has measured. Work is shared out evenly, but not the training of one network, which bounds "
-            "the time from below. Learners, which table 1 needs too, are left out."
+            "cores, which nobody has measured. Work is shared out evenly, but not the training of one network, which "
+            "bounds the time from below. Learners, which table 1 needs too, are left out."
         ),
     )
     fast = DiffStitch.preset("fast").models

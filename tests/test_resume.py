@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import toy
 
+from minari_stitch import job
 from minari_stitch.data import minari_io
 from minari_stitch.data.locks import held
 
@@ -170,6 +171,13 @@ def test_what_a_killed_run_left_is_removed_and_what_another_is_writing_is_not(st
     assert not torn.exists() and writing.exists()
     toy.augment("--steps", 2)
     assert not new.exists() and not writing.exists()
+
+
+def test_another_version_of_the_package_takes_up_nothing_of_this_one(stitched, datasets_path, monkeypatch):
+    monkeypatch.setattr(job, "version", lambda package: "9.9")
+    toy.augment("--steps", 1)
+    (runs,) = (datasets_path / ".stitch-runs").iterdir()
+    assert len([*runs.glob("models-*")]) == len([*runs.glob("chunks-*")]) == 2
 
 
 @linux
