@@ -54,7 +54,7 @@ class Source:
         self.step = torch.arange(len(self.z), device=device) - offsets[self.episode]
         self.last = offsets[self.episode + 1] - 1
         self._sorted: dict[tuple[str, StitchConfig], Tensor] = {}
-        ends = np.zeros(len(raw), bool)
+        ends = np.zeros(len(self.z), bool)
         ends[episodes.state_offsets[1:] - 1] = episodes.terminations[episodes.offsets[1:] - 1]
         self._ended = torch.tensor(ends, device=device)
         self._regions: dict[int, Regions] = {}
