@@ -282,7 +282,7 @@ def test_a_disk_that_fills_while_writing(refused, stitched, monkeypatch, calls):
         real(path, episodes)
 
     monkeypatch.setattr(hdf5, "append", full)
-    monkeypatch.setattr(minari_io, "_BATCH", 4)
+    monkeypatch.setattr(hdf5, "BATCH", 4)
     words = toy.tiny(toy.ID, "--delta", toy.DELTA)
     refused(*words, says=["StorageError", "No space left on device", "Free some space", "MINARI_DATASETS_PATH"])
 

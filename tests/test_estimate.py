@@ -142,6 +142,6 @@ def test_estimates_take_the_arguments_of_augment():
     import inspect
 
     names = [set(inspect.signature(function).parameters) for function in (ms.augment, ms.estimate)]
-    assert names[0] - names[1] == {"download", "force"} and names[1] <= names[0]
+    assert names[0] - names[1] == {"download", "executor", "force"} and names[1] <= names[0]
     with pytest.raises(ConfigError, match="delta=-1"):
         ms.estimate(toy.ID, delta=-1)

@@ -281,7 +281,7 @@ def test_other_formats_are_read_through_minari_to_the_same_dataset(write_dataset
         dataset.storage.FORMAT = "another"
         return dataset
 
-    monkeypatch.setattr(minari_io, "_BATCH", 7)
+    monkeypatch.setattr(hdf5, "BATCH", 7)
     monkeypatch.setattr(minari_io, "_open", another_format)
     monkeypatch.delattr(hdf5, "read")
     theirs = minari_io.read("test/walk-v0", keep_infos=True)

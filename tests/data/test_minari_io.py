@@ -272,7 +272,7 @@ def test_an_open_dataset_is_read_as_its_id_would_be(write_dataset):
 
 @pytest.mark.parametrize("batch", [2, 500])
 def test_a_view_stays_one(write_dataset, make_episodes, monkeypatch, batch):
-    monkeypatch.setattr(minari_io, "_BATCH", batch)
+    monkeypatch.setattr(hdf5, "BATCH", batch)
     episodes = make_episodes(7)
     view = minari_io.load(write_dataset(episodes=episodes)).filter_episodes(lambda episode: episode.terminations[-1])
     dataset = minari_io.read(view)
@@ -350,7 +350,7 @@ def test_loading_fetches_nothing(datasets_path):
 
 
 def test_batches_are_streamed_and_counted(write_dataset, make_episodes, monkeypatch):
-    monkeypatch.setattr(minari_io, "_BATCH", 2)
+    monkeypatch.setattr(hdf5, "BATCH", 2)
     counts, consumed = [], []
     episodes = make_episodes(5)
 
@@ -390,7 +390,7 @@ def test_a_failure_half_way_leaves_nothing_behind(write_dataset, datasets_path, 
             raise failure
         append(path, episodes)
 
-    monkeypatch.setattr(minari_io, "_BATCH", 2)
+    monkeypatch.setattr(hdf5, "BATCH", 2)
     monkeypatch.setattr(hdf5, "append", fail_the_second_time)
     expected = StorageError if failure in FULL else KeyboardInterrupt
     with pytest.raises(expected) as error:
