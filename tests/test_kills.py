@@ -42,6 +42,7 @@ class Command:
         self.said = folder.parent / f"{folder.name}.stderr"
         environment = {"MINARI_DATASETS_PATH": str(folder / "datasets"), "OMP_NUM_THREADS": "1"}
         if afresh:
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # the toy environment is there too
             command = [sys.executable, "-m", "minari_stitch", *words]
             with self.said.open("w") as said:
                 self.pid = subprocess.Popen(
@@ -121,8 +122,12 @@ def orphans(leader):
 
 
 def comparable(files):
-    """Bytes of all files; of metadata what they say, since digests of the same say the same in another order."""
-    return {name: json.loads(data) if name.endswith("metadata.json") else data for name, data in files.items()}
+    """Bytes of all files; of metadata what they say, since digests of the same say the same in another order.
+
+    What is hidden may be half-written.
+    """
+    seen = {name for name in files if name.endswith("metadata.json") and "/." not in f"/{name}"}
+    return {name: json.loads(data) if name in seen else data for name, data in files.items()}
 
 
 class Trials:
