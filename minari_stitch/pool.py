@@ -124,8 +124,19 @@ def _take(pending: list[Future[T]], ordered: bool) -> T:
     return first.result()
 
 
-class _Unrelated(SpawnContext.Process):
-    """A process that does not run the caller's script, which would do its work once more."""
+class _Deaf(SpawnContext.Process):
+    """A process that hears no Ctrl-C until it leaves it to its parent, see `follow_parent`: imports take seconds."""
+
+    def start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Unrelated(_Deaf):
+    """One that does not run the caller's script, which would do its work once more."""
 
     def start(self) -> None:
         main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
@@ -141,7 +152,7 @@ class _OwnContext(SpawnContext):
     def __init__(self, *, with_main: bool) -> None:
         super().__init__()
         self.started: list[BaseProcess] = []
-        self._kind = SpawnContext.Process if with_main else _Unrelated
+        self._kind = _Deaf if with_main else _Unrelated
 
     def Process(self, *args: Any, **kwargs: Any) -> BaseProcess:  # noqa: N802 - multiprocessing's name
         process = self._kind(*args, **kwargs)
@@ -207,6 +218,7 @@ def _call(args: tuple[Any, ...]) -> Any:
 def follow_parent() -> None:
     """In a worker process: die when the parent does, and leave Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
     assert parent is not None, "only a child has a parent to follow"
 

@@ -3,10 +3,12 @@
 import itertools
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 
 import pytest
@@ -189,6 +191,7 @@ def test_amounts_that_would_hang_the_machine_are_refused(name, value):
 
 ORPHANS = """
 import signal, sys, time
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.path.insert(0, {tests!r})
@@ -253,3 +256,25 @@ def test_a_script_is_not_run_again_in_its_workers(tmp_path):
     script.write_text(own.format(tests=""))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.returncode == 1 and "WorkerError: a worker process died" in done.stderr
+
+
+def hearing(progress):
+    """What a worker does about Ctrl-C, and whether it is held back."""
+    return signal.getsignal(signal.SIGINT) == signal.SIG_IGN, signal.SIGINT in signal.pthread_sigmask(
+        signal.SIG_BLOCK, []
+    )
+
+
+def test_workers_leave_an_interrupt_to_their_parent_from_their_first_moment(monkeypatch):
+    """They are started with it held back, and drop it once they have said that they do not want it."""
+    masks, start = [], SpawnContext.Process.start
+
+    def watch(process):
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        start(process)
+
+    monkeypatch.setattr(SpawnContext.Process, "start", watch)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert set(Pool(workers=2).map(hearing, [()] * 4)) == {(True, False)}
+    assert len(masks) == 2 and all(signal.SIGINT in mask for mask in masks)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
