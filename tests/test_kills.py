@@ -39,15 +39,16 @@ class Command:
     """The command line in a session of its own: started afresh, or forked from here, which saves its start-up."""
 
     def __init__(self, words, folder, *, afresh):
-        self.said = folder.parent / f"{folder.name}.stderr"
+        self.said, self.process = folder.parent / f"{folder.name}.stderr", None
         environment = {"MINARI_DATASETS_PATH": str(folder / "datasets"), "OMP_NUM_THREADS": "1"}
         if afresh:
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # the toy environment is there too
             command = [sys.executable, "-m", "minari_stitch", *words]
             with self.said.open("w") as said:
-                self.pid = subprocess.Popen(
+                self.process = subprocess.Popen(
                     command, cwd=folder, env=os.environ | environment, stdout=said, stderr=said, start_new_session=True
-                ).pid
+                )
+                self.pid = self.process.pid
         elif (pid := os.fork()) == 0:
             code = 1
             try:
@@ -72,7 +73,10 @@ class Command:
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                return os.waitstatus_to_exitcode(status)
+                code = os.waitstatus_to_exitcode(status)
+                if self.process is not None:
+                    self.process.returncode = code  # or it warns that it still runs
+                return code
             if time.monotonic() > until:
                 return None
             time.sleep(0.005)
