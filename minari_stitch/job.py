@@ -48,6 +48,7 @@ class Job:
         limit: Time limit of the environment, or None.
         low: Bounds of the actions.
         high: Bounds of the actions.
+        widths: S and A.
         normalizer: Of windows.
     """
 
@@ -61,6 +62,7 @@ class Job:
     limit: int | None
     low: tuple[float, ...]
     high: tuple[float, ...]
+    widths: tuple[int, int]
     normalizer: NormalizerKind = "standard"
 
     @classmethod
@@ -102,7 +104,7 @@ class Job:
         arrays = run.folder(f"{_ARRAYS}{dataset.fingerprint}")
         if not run.dry:
             dataset.episodes.save(arrays)
-        job = cls(
+        return cls(
             transform=transform,
             arrays=arrays,
             networks=run.folder(f"models-{identity}"),
@@ -113,10 +115,9 @@ class Job:
             limit=dataset.max_episode_steps,
             low=tuple(limits[0]),
             high=tuple(limits[1]),
+            widths=(dataset.episodes.observations.shape[1], dataset.episodes.actions.shape[1]),
             normalizer=normalizer,
         )
-        job.__dict__["widths"] = (dataset.episodes.observations.shape[1], dataset.episodes.actions.shape[1])
-        return job
 
     def __getstate__(self) -> dict[str, Any]:
         """Fields only: every process loads its own copy of the rest."""
@@ -131,11 +132,6 @@ class Job:
     def scales(self) -> Scales:
         """Normalisers fitted to the source, on the job's device."""
         return Scales.of(self.episodes, np.array(self.low), np.array(self.high), self.normalizer).to(self.device)
-
-    @cached_property
-    def widths(self) -> tuple[int, int]:
-        """S and A."""
-        return self.episodes.observations.shape[1], self.episodes.actions.shape[1]
 
     def network(self, name: str) -> Path:
         """File of a trained network."""

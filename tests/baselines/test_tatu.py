@@ -214,6 +214,7 @@ def make_job(folder, transform, data, seed=0):
         limit=None,
         low=tuple(linear.LOW),
         high=tuple(linear.HIGH),
+        widths=(data.observations.shape[1], data.actions.shape[1]),
     )
 
 
