@@ -104,8 +104,8 @@ class StitchConfig:
     regions: Count = 128
     """Of the state space, for pairs that `connect` (k-means)."""
     rising: bool | None = None
-    """Of `reach` and `connect`: a target promises more return than its source. None: with `connect` where rewards
-    differ and all trajectories pursue one goal, so that returns can be compared."""
+    """Of `connect`: a target promises more return than its source. None: where rewards differ and all trajectories
+    pursue one goal, so that returns can be compared."""
     nearest: Share = 1.0
     """Share of the drawn pairs that are bridged: those whose target is most like what was dreamed."""
     similarity: Literal["euclidean", "cosine"] = "euclidean"
@@ -171,11 +171,6 @@ class StitchConfig:
     def by_return(self) -> bool:
         """Whether sources and targets are told apart by their returns."""
         return self.pairs != "connect"
-
-    @property
-    def rises(self) -> bool:
-        """Whether a target has to promise more than its source, as far as settings say."""
-        return self.pairs == "reach" if self.rising is None else self.rising
 
     @property
     def needs_repairers(self) -> bool:

@@ -109,11 +109,8 @@ class Source:
         Returns:
             `(B, P)` for targets `(P,)`.
         """
-        if config.regions not in self._regions:
-            self._regions[config.regions] = Regions(self.z, self.episode, self.step, config.regions, seed=0)
-        regions = self._regions[config.regions]
-        if not config.rises:
-            return regions.opened(source, target) > 0
+        if not config.rising:
+            return self._regions_of(config.regions).opened(source, target) > 0
         chained = self.chained(config.regions)
         ahead = torch.minimum(source[:, None] + steps + 1, self.last[source][:, None])
         own = self.returns[source][:, None] - self.power(ahead - source[:, None]) * self.returns[ahead]
@@ -123,8 +120,14 @@ class Source:
     def chained(self, regions: int) -> Tensor:
         """`(N + E,)` what the best chain of trajectories earns from each state."""
         if regions not in self._chained:
-            self._chained[regions] = self._regions[regions].earned(self.returns, self._ended, self.discount)
+            found = self._regions_of(regions)
+            self._chained[regions] = found.earned(self.returns, self._ended, self.discount)
         return self._chained[regions]
+
+    def _regions_of(self, count: int) -> Regions:
+        if count not in self._regions:
+            self._regions[count] = Regions(self.z, self.episode, self.step, count, seed=0)
+        return self._regions[count]
 
     def suffix_return(self, source: Tensor, target: Tensor, steps: Tensor) -> Tensor:
         """`(B,)` discounted return of the target's suffix, cut where the time limit cuts the stitched episode."""

@@ -165,7 +165,7 @@ def estimate_steps(
         first = low if config.literal_delta else low + 1
         dream = window[:, first : first + high - low + 1]
     open_ = source.fits(rows[:, None], low)
-    if config.pairs == "reach" or (config.pairs == "connect" and config.rises):
+    if config.pairs == "reach" or (config.pairs == "connect" and config.rising):
         open_ = open_ & source.may_follow(rows[:, None], candidates.targets)
     lengths = low + torch.arange(dream.shape[1], device=rows.device)
     fits = source.fits(rows[:, None], lengths)
