@@ -30,9 +30,10 @@ if __package__ in (None, ""):
 from benchmarks import data, experiment, prepare, trainer
 from benchmarks.algos import iql, td3_bc
 from benchmarks.batches import parse_ratio
+from benchmarks.budgets import BUDGETS
 from benchmarks.data import AugmentedKind, LearnerData
 from benchmarks.evaluate import Reference
-from benchmarks.suites import BUDGETS, DEFAULT_DATASET, Experiment, choose
+from benchmarks.suites import DEFAULT_DATASET, Experiment, choose
 from benchmarks.trainer import TrainingRun
 from minari_stitch.data import minari_io
 from minari_stitch.data.minari_io import Dataset

@@ -22,10 +22,11 @@ import torch
 
 from benchmarks import data, results, trainer
 from benchmarks.batches import parse_ratio
+from benchmarks.budgets import ALGORITHMS, GOAL_ALGORITHMS, Budget
 from benchmarks.evaluate import Evaluator, Reference
 from benchmarks.ogbench.evaluate import TaskEvaluator
 from benchmarks.results import Cell
-from benchmarks.suites import ALGORITHMS, GOAL_ALGORITHMS, Budget, choose
+from benchmarks.suites import choose
 from benchmarks.trainer import TrainingRun
 
 Progress = Callable[[str, int, int], None]

@@ -24,11 +24,12 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import data, experiment
+from benchmarks.budgets import BUDGETS
 from benchmarks.comparison import interval, spread
 from benchmarks.evaluate import Reference, starts
 from benchmarks.experiment import WorkUnit
 from benchmarks.results import Cell
-from benchmarks.suites import BUDGETS, DEFAULT_DATASET
+from benchmarks.suites import DEFAULT_DATASET
 from minari_stitch.errors import StitchError
 
 PEERS = ("td3_bc", "iql", "dt")

@@ -29,23 +29,12 @@ if __package__ in (None, ""):
 
 from benchmarks import board, experiment, prepare
 from benchmarks.batches import parse_ratio
+from benchmarks.budgets import ALGORITHMS, BUDGETS, Budget
 from benchmarks.comparison import COLUMNS, captions, compare, diverged, rows, summary
 from benchmarks.data import check_kind
 from benchmarks.executors import execute
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
-from benchmarks.suites import (
-    ALGORITHMS,
-    BUDGETS,
-    DEFAULT_DATASET,
-    MIXES,
-    RECOMMENDED,
-    SUITES,
-    Budget,
-    Experiment,
-    Family,
-    Mix,
-    choose,
-)
+from benchmarks.suites import DEFAULT_DATASET, MIXES, RECOMMENDED, SUITES, Experiment, Family, Mix, choose
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, StitchError
 from minari_stitch.executor import Executor
 

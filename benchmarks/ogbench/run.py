@@ -31,11 +31,12 @@ if __package__ in (None, ""):
 
 from benchmarks import experiment
 from benchmarks.batches import parse_ratio
+from benchmarks.budgets import GOAL_ALGORITHMS, Budget
 from benchmarks.comparison import Finished, compare, diverged, interval, spread
 from benchmarks.executors import execute
 from benchmarks.ogbench.generate import Maze, generate
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
-from benchmarks.suites import GOAL_ALGORITHMS, Budget, choose
+from benchmarks.suites import choose
 from minari_stitch.api import exchange
 from minari_stitch.data.ids import exists
 from minari_stitch.errors import StitchError

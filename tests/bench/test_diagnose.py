@@ -10,7 +10,7 @@ import toy
 import typer
 
 from benchmarks import diagnose
-from benchmarks.suites import BUDGETS
+from benchmarks.budgets import BUDGETS
 from minari_stitch.data import minari_io
 from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.sim import demo

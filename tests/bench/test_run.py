@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from benchmarks import experiment, prepare, report, run
 from benchmarks.algos import bc
+from benchmarks.budgets import ALGORITHMS, BUDGETS
 from benchmarks.prepare import newest
 from benchmarks.results import Results
-from benchmarks.suites import ALGORITHMS, BUDGETS, RECOMMENDED
+from benchmarks.suites import RECOMMENDED
 from minari_stitch.data import minari_io
 from minari_stitch.errors import StorageError
 
