@@ -25,22 +25,16 @@ import numpy as np
 import torch
 import typer
 from _acceptance import fewstep, parametrisation
+from _fits import flops, plain_dynamics, plain_unet, whole_fit, window_tables
+from _gpu import gpu
 from _timing import Contender, Section, Setup, Spread, rates
 from _walk import SPACES, walk
 from rich.console import Console
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
-from minari_stitch.data.episodes import Episodes
-from minari_stitch.diffstitch.config import ModelConfig, StitchConfig
-from minari_stitch.diffstitch.diffusion import Schedule, draw_windows, masked_loss, training_masks
-from minari_stitch.diffstitch.models import NETWORKS, Models, build
-from minari_stitch.diffstitch.proposals import propose
-from minari_stitch.diffstitch.source import Source
-from minari_stitch.diffstitch.training import WindowTables, perceptron_loss
-from minari_stitch.diffstitch.transform import DiffStitch
-from minari_stitch.learn.loop import FitConfig, train
-from minari_stitch.learn.scales import Scales
+from minari_stitch.diffstitch.config import ModelConfig
+from minari_stitch.diffstitch.diffusion import Schedule, draw_windows
+from minari_stitch.diffstitch.models import build
 
 
 def sampler(setup: Setup) -> Section:
@@ -94,23 +88,23 @@ def training(setup: Setup) -> Section:
         "every step.",
     )
     models = ModelConfig(members=2, judges=1) if setup.quick else ModelConfig()
-    tables, episodes = _tables(models, setup, 2000 if setup.quick else 50_000)
+    table, episodes = window_tables(models, setup, 2000 if setup.quick else 50_000)
     unet_steps, mlp_steps = (2, 3) if setup.quick else (8, 40)
-    contenders, flops = {}, {}
+    contenders, work = {}, {}
     for name, batch, steps in (
         ("diffusion", models.diffusion.fit.batch_size, unet_steps),
         ("dynamics", models.dynamics.batch_size, mlp_steps),
     ):
-        ours, loss = _ours(name, models, tables, batch, steps)
-        plain = _plain_unet(models, episodes, setup, batch, steps) if name == "diffusion" else None
-        plain = plain or _plain_dynamics(models, tables, batch, steps)
+        ours, loss = whole_fit(name, models, table, batch, steps)
+        plain = plain_unet(models, episodes, setup, batch, steps) if name == "diffusion" else None
+        plain = plain or plain_dynamics(models, table, batch, steps)
         contenders |= {name: Contender(ours, steps), f"{name}, plain": Contender(plain, steps)}
-        flops[name] = _flops(loss)
+        work[name] = flops(loss)
     size = 256 if setup.quick else 1536
     matrix = torch.randn(size, size, device=setup.device)
     contenders["peak"] = Contender(lambda: matrix @ matrix, 2 * size**3)
     measured = rates(contenders, setup.repeats, setup.device)
-    for name, flop in flops.items():
+    for name, flop in work.items():
         what = "U-Net" if name == "diffusion" else f"dynamics, {models.members} networks"
         section.add(
             **{
@@ -175,60 +169,6 @@ def writer(setup: Setup) -> Section:
     return section
 
 
-def gpu(setup: Setup) -> Section:
-    """The paper's U-Net on a GPU: training against a plain loop, and stitched pairs a second."""
-    section = Section("gpu", "Paper preset on a GPU: d128 U-Net (1, 4, 8), H = 100, bf16")
-    if torch.device(setup.device).type != "cuda":
-        section.note = f"Skipped: it needs --device cuda, and this run is on {setup.device}."
-        return section
-    return large(setup, section, DiffStitch.preset("paper").models, batch=64, pairs=1024, steps=20)
-
-
-def large(setup: Setup, section: Section, models: ModelConfig, *, batch: int, pairs: int, steps: int) -> Section:
-    """Fill the `gpu` section; with a small configuration it runs anywhere."""
-    tables, episodes = _tables(models, setup, 2000 if setup.quick else 50_000)
-    ours, loss = _ours("diffusion", models, tables, batch, steps, torch.bfloat16)
-    size = 256 if setup.quick else 8192
-    matrix = torch.randn(size, size, device=setup.device, dtype=torch.bfloat16)
-    contenders = {
-        "ours": Contender(ours, steps),
-        "plain": Contender(_plain_unet(models, episodes, setup, batch, steps, torch.bfloat16), steps),
-        "peak": Contender(lambda: matrix @ matrix, 2 * size**3),
-    }
-    measured = rates(contenders, setup.repeats, setup.device)
-    flop = _flops(loss)
-    for name in ("ours", "plain"):
-        section.add(
-            job=f"training, {batch} windows: {name}",
-            rate=Spread.of(measured[name]),
-            unit="steps/s",
-            ratio=Spread.of(measured[name] / measured["plain"]),
-            **{"share of bf16 peak": Spread.of(measured[name] * flop / measured["peak"])},
-        )
-    host = torch.Generator().manual_seed(0)
-    nets: dict[str, Any] = {
-        name: build(name, 11, 3, models, host).to(setup.device).eval().requires_grad_(False) for name in NETWORKS
-    }
-    schedule = Schedule.cosine(models.diffusion.diffusion_steps, models.diffusion.parametrisation, setup.device)
-    bundle = Models(
-        config=models,
-        scales=tables.scales,
-        schedule=schedule,
-        diffusion=nets.pop("diffusion"),
-        **{f"{name}_net": net for name, net in nets.items()},
-    )
-    source = Source(episodes, tables.scales, 0.99, models.diffusion.context, None)
-    longest = models.diffusion.horizon - models.diffusion.context - 1
-    config = StitchConfig(max_bridge=longest, sampler_steps=10, draws=1, repair_steps=0, chunk=pairs)
-
-    stitched = Contender(lambda: propose(bundle, source, config, 0, 0), pairs)
-    speed = rates({"pairs": stitched}, setup.repeats, setup.device)["pairs"]
-    cells = {"rate": Spread.of(speed), "unit": "pairs/s", "ratio": "", "share of bf16 peak": ""}
-    section.add(job=f"stitching, {pairs} pairs, 10 steps, fp32, no repair", **cells)
-    section.note = f"Peak: {Spread.of(measured['peak'] / 1e12)} TFLOP/s, {size} x {size}. {flop / 1e9:.3g} GFLOP/step."
-    return section
-
-
 def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     quick: Annotated[bool, typer.Option("--quick", help="A smoke test: tiny sizes, meaningless figures.")] = False,
@@ -285,78 +225,6 @@ def _compare(section: Section, measured: dict[str, np.ndarray], unit: str) -> No
     first = next(iter(measured.values()))
     for name, values in measured.items():
         section.add(**{"": name, unit: Spread.of(values), "ours is": Spread.of(first / values)})
-
-
-def _tables(models: ModelConfig, setup: Setup, n_steps: int) -> tuple[WindowTables, Episodes]:
-    episodes = Episodes.from_list(walk(n_steps, n_steps // 500))
-    limit = np.ones(3, np.float32)
-    scales = Scales.of(episodes, -limit, limit, models.diffusion.normalizer).to(setup.device)
-    return WindowTables(episodes, scales, models.diffusion, 0.99, 0), episodes
-
-
-def _ours(
-    name: str, models: ModelConfig, tables: WindowTables, batch: int, steps: int, autocast: torch.dtype | None = None
-) -> tuple[Any, Any]:
-    """`train` of a network as `train_network` calls it, and its training loss alone."""
-    device = tables.scales.low.device
-    net = build(name, 11, 3, models, torch.Generator().manual_seed(0)).to(device)
-    generator = torch.Generator(device).manual_seed(0)
-    schedule = Schedule.cosine(models.diffusion.diffusion_steps, models.diffusion.parametrisation, device)
-    rows, perceptron = tables.train, None if name == "diffusion" else perceptron_loss(name, tables)
-
-    def loss(net: nn.Module, generator: torch.Generator) -> Tensor:
-        if perceptron is not None:
-            return perceptron(net, _draw(rows, (models.members, batch), generator), generator)
-        with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            return tables.loss(net, _draw(rows, (batch,), generator), schedule, generator)
-
-    config = FitConfig(steps=steps, batch_size=batch, learning_rate=1e-3, evaluate_every=steps)
-    zero = torch.zeros(())
-
-    def run() -> None:
-        net.train().requires_grad_(True)
-        train(net, loss, lambda _: zero, config, generator)
-
-    return run, lambda: loss(net.train().requires_grad_(True), generator).backward()
-
-
-def _draw(rows: Tensor, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return rows[torch.randint(len(rows), size, device=rows.device, generator=generator)]
-
-
-def _plain_unet(
-    models: ModelConfig, episodes: Episodes, setup: Setup, batch: int, steps: int, autocast: torch.dtype | None = None
-) -> Any:
-    diffusion = models.diffusion
-    net = build("diffusion", 11, 3, models, torch.Generator().manual_seed(0)).to(setup.device)
-    schedule = Schedule.cosine(diffusion.diffusion_steps, diffusion.parametrisation, setup.device)
-    generator = torch.Generator(setup.device).manual_seed(0)
-    parts = [part["observations"] for part in episodes]
-
-    def loss(net: nn.Module, x0: Tensor, valid: Tensor) -> Tensor:
-        known = training_masks(valid, diffusion.mask, diffusion.context, generator)
-        k = torch.randint(len(schedule.signal), (len(x0),), device=x0.device)
-        noise = torch.randn_like(x0)
-        noised = torch.where(known[..., None], x0, schedule.add_noise(x0, noise, k))
-        predicted = net(noised, x0 * known[..., None], known.float(), valid.float(), k)
-        return masked_loss(predicted.float(), schedule.target(x0, noise, k), known, valid)
-
-    sizes = {"steps": steps, "batch": batch, "horizon": diffusion.horizon}
-    return lambda: _plain.train_unet(net, parts, loss, **sizes, autocast=autocast)
-
-
-def _plain_dynamics(models: ModelConfig, tables: WindowTables, batch: int, steps: int) -> Any:
-    state = tables.state
-    steps_of = torch.arange(len(state), device=state.device)
-    inputs, change = tables.inputs(steps_of), tables.change(steps_of)
-    nets = [_plain.mlp(14, 11, models.hidden, 4).to(inputs.device) for _ in range(models.members)]
-    return lambda: _plain.train_ensemble(nets, inputs, change, steps=steps, batch=batch)
-
-
-def _flops(work: Any) -> int:
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops()
 
 
 def _arrays(part: dict[str, Any]) -> Iterator[np.ndarray]:

@@ -9,6 +9,7 @@ run one process a core; on a GPU put all runs into one call.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import shutil
 import time
@@ -33,6 +34,7 @@ Evaluation = Callable[[int, State, Info], None]
 """Called with (steps done, state, last info)."""
 _COMPILE_FROM = 20_000  # steps from which compiling (some 20 to 70 s on one core) pays on a CPU
 _WARM_UP = 3  # calls before a capture
+_ISOLATES = "isolate_recompiles" in inspect.signature(torch.compile).parameters
 _PURPOSES = ("parameters", "indices", "noise")
 
 
@@ -153,8 +155,8 @@ class Program:
         self._captured: dict[bool, tuple[torch.cuda.CUDAGraph, dict[str, Any], Info]] = {}
         self._graphs = compile and data.device.type == "cuda"
         if compile:
-            # Isolated, since all programs' recompilations of one function would count against one limit.
-            isolated: dict[str, Any] = {"isolate_recompiles": True}  # which torch's own overloads leave out
+            # Isolated where torch knows how, since programs' recompilations of one function count against one limit.
+            isolated: dict[str, Any] = {"isolate_recompiles": True} if _ISOLATES else {}
             self._step = torch.compile(self._step, dynamic=False, fullgraph=True, **isolated)
 
     def run(self, steps: int) -> None:

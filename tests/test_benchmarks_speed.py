@@ -1,11 +1,14 @@
 """The speed and memory benchmarks run, each section through its real command; their figures are not judged."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from minari_stitch.diffstitch.config import DiffusionConfig, ModelConfig
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -30,6 +33,19 @@ def test_every_section(write_dataset, make_episodes, tmp_path):
         cell for part in sections.values() for row in part["rows"] for cell in row.values() if type(cell) is list
     ]
     assert len(spreads) > 20 and all(low <= median <= high for median, low, high in spreads)
+
+
+def test_what_a_gpu_would_run(monkeypatch):
+    """The section's own code, with small networks on the CPU."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    gpu, timing = importlib.import_module("_gpu"), importlib.import_module("_timing")
+    models = ModelConfig(
+        diffusion=DiffusionConfig(horizon=16, width=8, diffusion_steps=8), hidden=16, layers=1, members=3, judges=2
+    )
+    setup = timing.Setup(device="cpu", quick=True, dataset="", demo_steps=0, budget=1.0, seeds=1, directory=Path())
+    section = gpu.large_networks(setup, timing.Section("gpu", ""), gpu.Work(models=models, batch=4, steps=2, pairs=8))
+    jobs = {row["job"]: row for row in section.rows}
+    assert len(jobs) == 9 and all(row["rate"].median > 0 for row in jobs.values())
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read from /proc")

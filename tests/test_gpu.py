@@ -9,6 +9,9 @@ from minari_stitch.config import adjust, parse
 from minari_stitch.data import minari_io
 from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.diffstitch.transform import DiffStitch
+from minari_stitch.learn import loop, steps
+from minari_stitch.learn.loop import FitConfig, FitResult, train
+from minari_stitch.learn.nets import MLP
 from minari_stitch.run import Run
 
 pytestmark = pytest.mark.gpu
@@ -65,3 +68,41 @@ def test_the_whole_job(precision):
     again = toy.augment("--steps", 300, "--dataset-id", "toy/again-v0", *words)
     first, second = (minari_io.read(one["dataset_id"]).episodes for one in (made, again))
     np.testing.assert_array_equal(first.observations, second.observations)
+
+
+def _fit(steps: int, checkpoint=None, until: int | None = None) -> tuple[torch.Tensor, FitResult]:
+    """Weights of a small ensemble after a fit that is killed at a step, or runs to its end."""
+    host, device = torch.Generator().manual_seed(0), torch.device(DEVICE)
+    net = MLP(3, 2, hidden=16, layers=2, members=2, generator=host).to(device)
+    inputs, outputs = (torch.randn(500, width, generator=host).to(device) for width in (3, 2))
+
+    def loss(net, generator):
+        rows = torch.randint(500, (2, 32), device=device, generator=generator)
+        return (net(inputs[rows]) - outputs[rows]).square().mean()
+
+    def progress(_, step, total):
+        if step == until:
+            raise KeyboardInterrupt
+
+    config = FitConfig(steps=steps, batch_size=32, learning_rate=1e-2, evaluate_every=10)
+    generator = torch.Generator(device).manual_seed(1)
+    whole = lambda net: (net(inputs[None].expand(2, -1, -1)) - outputs).square().mean()  # noqa: E731
+    result = train(net, loss, whole, config, generator, checkpoint=checkpoint, progress=progress)
+    return torch.cat([parameter.flatten() for parameter in net.parameters()]).cpu(), result
+
+
+def test_a_recorded_fit_learns_what_an_eager_one_does(monkeypatch):
+    recorded, result = _fit(100)
+    monkeypatch.setattr(steps, "_WARM_UP", 1000)
+    eager, expected = _fit(100)
+    torch.testing.assert_close(recorded, eager, rtol=1e-4, atol=1e-5)
+    assert result.holdout == pytest.approx(expected.holdout, rel=1e-4) and result.history[0][1] > result.history[-1][1]
+
+
+def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    expected, result = _fit(100)
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(100, tmp_path / "a.checkpoint", until=40)
+    resumed, again = _fit(100, tmp_path / "a.checkpoint")
+    assert torch.equal(resumed, expected) and again == result

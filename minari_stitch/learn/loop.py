@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
 
 from minari_stitch.config import Count, Decay, Positive, settings
 from minari_stitch.data.storage import load_sealed, reading, save_sealed
 from minari_stitch.errors import TrainingError
+from minari_stitch.learn.steps import Loss, Steps
 from minari_stitch.progress import Progress
 
 _CHECKPOINT_SECONDS = 15.0
@@ -67,7 +66,7 @@ class FitResult:
 
 def train(
     net: nn.Module,
-    loss: Callable[[nn.Module, torch.Generator], Tensor],
+    loss: Loss,
     holdout: Callable[[nn.Module], Tensor],
     config: FitConfig,
     generator: torch.Generator,
@@ -80,7 +79,7 @@ def train(
 
     Args:
         net: Network on its device.
-        loss: Draws its own batch with the generator and returns the training loss.
+        loss: See `Loss`.
         holdout: Held-out loss; called on the averaged network, without gradients.
         config: Sizes and rates.
         generator: The only source of randomness of the fit.
@@ -95,44 +94,30 @@ def train(
         TrainingError: A loss is no longer finite; nothing of this fit is kept.
     """
     state: dict[str, Any] = {"step": 0, "best": math.inf, "stale": 0, "history": [], "weights": None}
-    parameters = list(net.parameters())
-
-    def lerp(averages: Any, weights: Any, _: Any) -> None:
-        step = state["step"]
-        torch._foreach_lerp_(averages, weights, 1 - min(config.ema, step / (step + 10)))  # type: ignore
-
-    average = AveragedModel(net, multi_avg_fn=lerp).eval().requires_grad_(False)
-    average.n_averaged.fill_(1)  # the initial weights count: without this the first step would replace them
-    # The schedule is the whole rate: a product with another factor would round differently.
-    optimizer = torch.optim.Adam(parameters, lr=1.0, fused=True)
-    schedule = LambdaLR(optimizer, lambda step: _rate(config, step))
-    running = torch.zeros((), device=parameters[0].device)
-    parts = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
+    step_of = Steps(net, loss, generator, clip=config.clip, count=config.steps)
+    average = copy.deepcopy(net).eval().requires_grad_(False)
+    averages, weights = list(average.parameters()), list(net.parameters())
+    parts = {"net": net, "average": average, "optimizer": step_of.optimizer}
     if checkpoint is not None and checkpoint.exists():
         with reading(checkpoint):
-            saved = torch.load(load_sealed(checkpoint), map_location=running.device, weights_only=True)
+            saved = torch.load(load_sealed(checkpoint), map_location=step_of.losses.device, weights_only=True)
             for name, part in parts.items():
                 part.load_state_dict(saved[name])
             generator.set_state(saved["generator"].cpu())
-            running.copy_(saved["running"])
+            step_of.losses.copy_(saved["losses"])
             state.update(saved["state"])
     saved_at = time.monotonic()
     while state["step"] < config.steps and state["stale"] < config.patience:
-        optimizer.zero_grad()
-        value = loss(net, generator)
-        value.backward()
-        nn.utils.clip_grad_norm_(parameters, config.clip)
-        optimizer.step()
-        schedule.step()
+        step_of(_rate(config, state["step"]))
         state["step"] += 1
         step = state["step"]
-        average.update_parameters(net)
-        running += value.detach()
+        # The initial weights count: a plain average's first step would replace them.
+        torch._foreach_lerp_(averages, weights, 1 - min(config.ema, step / (step + 10)))  # pyright: ignore
         if progress is not None and (step % 10 == 0 or step == config.steps):
             progress(stage, step, config.steps)
         if step % config.evaluate_every == 0 or step == config.steps:
             with torch.no_grad():
-                held_out, trained = torch.stack([holdout(average.module), running]).tolist()
+                held_out, trained = torch.stack([holdout(average), step_of.losses]).tolist()
             if not (math.isfinite(held_out) and math.isfinite(trained)):
                 if checkpoint is not None:
                     checkpoint.unlink(missing_ok=True)
@@ -143,15 +128,15 @@ def train(
                 )
             interval = (step - 1) % config.evaluate_every + 1
             state["history"].append((step, trained / interval, held_out))
-            running.zero_()
+            step_of.losses.zero_()
             if held_out < state["best"]:
                 state["best"], state["stale"] = held_out, 0
-                state["weights"] = copy.deepcopy(average.module.state_dict())
+                state["weights"] = copy.deepcopy(average.state_dict())
             else:
                 state["stale"] += 1
         if checkpoint is not None and time.monotonic() - saved_at > _CHECKPOINT_SECONDS:
             states: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
-            states |= {"generator": generator.get_state(), "running": running, "state": state}
+            states |= {"generator": generator.get_state(), "losses": step_of.losses, "state": state}
             save_atomically(states, checkpoint)
             saved_at = time.monotonic()
     net.load_state_dict(state["weights"])
