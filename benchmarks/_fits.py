@@ -71,7 +71,8 @@ def fit_under_way(fit: tuple[nn.Module, Loss, torch.Generator], steps: int, *, l
     def run() -> None:
         for _ in range(steps):
             under_way(1e-4)
-            torch._foreach_lerp_(average, weights, 0.005)  # pyright: ignore[reportPrivateImportUsage]
+            with torch.no_grad():
+                torch._foreach_lerp_(average, weights, 0.005)  # pyright: ignore[reportPrivateImportUsage]
 
     return run
 

@@ -27,6 +27,7 @@ from benchmarks.algos import Algorithm, Info, State
 from benchmarks.batches import Ratio, Sampler
 from benchmarks.data import LearnerData
 from minari_stitch.errors import ConfigError
+from minari_stitch.learn.steps import without_advice
 
 Precision = Literal["fp32", "tf32", "bf16"]
 """Of matrix products: as they are; TF32 (CUDA only); or bfloat16 by autocast."""
@@ -192,7 +193,7 @@ class Program:
         before = pytree.tree_map(torch.clone, self.state)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(side), without_advice():
             for _ in range(_WARM_UP):
                 self._step(inputs["rows"], inputs["noise"], update_policy)
         torch.cuda.current_stream().wait_stream(side)

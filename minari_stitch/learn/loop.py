@@ -111,8 +111,8 @@ def train(
         step_of(_rate(config, state["step"]))
         state["step"] += 1
         step = state["step"]
-        # The initial weights count: a plain average's first step would replace them.
-        torch._foreach_lerp_(averages, weights, 1 - min(config.ema, step / (step + 10)))  # pyright: ignore
+        with torch.no_grad():  # the initial weights count: a plain average's first step would replace them
+            torch._foreach_lerp_(averages, weights, 1 - min(config.ema, step / (step + 10)))  # pyright: ignore
         if progress is not None and (step % 10 == 0 or step == config.steps):
             progress(stage, step, config.steps)
         if step % config.evaluate_every == 0 or step == config.steps:

@@ -116,6 +116,7 @@ def test_the_held_out_loss_is_that_of_the_average():
 
     def watching(net):
         assert not net.training and not torch.is_grad_enabled()
+        assert not any(parameter.requires_grad for parameter in net.parameters()), "an average of no history"
         averages.append(weights(net))
         return holdout(net)
 
