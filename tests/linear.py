@@ -111,4 +111,5 @@ def exact(source, config=TINY, offsets=(0.0, 0.0, 0.0, 0.0), seed=0) -> Models:
         inverse_net=affine(moves, 6, 2),
         reward_net=affine(rewards, 5, 1),
         termination_net=affine(lambda z: 3 * z[:, :1] - 6, 3, 1),
+        behaviour_net=affine(lambda z: 0.1 * z[:, :2], 3, 2),
     )

@@ -16,7 +16,7 @@ STITCHED = "toy/walk-stitched-v0"
 LIMIT = 40
 DELTA = 8.0
 
-FITS = ("diffusion.fit", "dynamics", "inverse", "reward", "termination")
+FITS = ("diffusion.fit", "dynamics", "inverse", "reward", "termination", "behaviour")
 _FIT = {"steps": 40, "batch_size": 32, "warmup": 5, "learning_rate": 0.01, "ema": 0.9, "evaluate_every": 40}
 _SETTINGS = {
     **{f"models.{fit}.{name}": value for fit in FITS for name, value in _FIT.items()},

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from minari_stitch.diffstitch.config import ModelConfig, StitchConfig
-from minari_stitch.diffstitch.models import build
+from minari_stitch.diffstitch.models import NETWORKS, build
 from minari_stitch.transforms.work import Expected, Work, forward, size, training
 
 _ACCEPTED = 1 / 3
@@ -51,7 +51,7 @@ def expected(
 
 
 def _fits(models: ModelConfig) -> tuple[str, ...]:
-    return ("diffusion", "dynamics", "inverse", "reward", "termination")
+    return tuple(name for name in NETWORKS if name != "behaviour" or models.behaviour is not None)
 
 
 def _inputs(models: ModelConfig, states: int, actions: int) -> dict[str, tuple[Tensor | None, ...]]:
@@ -65,6 +65,7 @@ def _inputs(models: ModelConfig, states: int, actions: int) -> dict[str, tuple[T
         "inverse": (torch.zeros(1, 2 * states),),
         "reward": (torch.zeros(1, states + actions),),
         "termination": (torch.zeros(1, states),),
+        "behaviour": (torch.zeros(1, states),),
     }
 
 

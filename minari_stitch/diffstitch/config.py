@@ -87,6 +87,8 @@ class ModelConfig:
     """Training of f_phi."""
     termination: FitConfig = field(default_factory=lambda: perceptron(2000))
     """Training of the classifier of terminations (released code)."""
+    behaviour: FitConfig | None = field(default_factory=lambda: perceptron(4000))
+    """Training of a clone of the behaviour, which repair keeps actions near; None: there is none (paper)."""
 
     def __post_init__(self) -> None:
         """Refuse more judges than networks."""
@@ -147,6 +149,9 @@ class StitchConfig:
     repair_steps: Annotated[int, Field(ge=0)] = 75
     """Gradient steps that pull a bridge onto the dynamics model; 0 leaves it as generated (paper). Twice as many cost
     twice as much and come no closer to the simulator (docs/EXPERIMENTS.md)."""
+    imitation: NonNegative = 0.03
+    """Weight in repair of the squared distance of actions from what a clone of the behaviour would do; 0: none. Many
+    actions lead about the same way, and learners imitate those that a bridge shows (docs/EXPERIMENTS.md)."""
     discount: Share = 0.99
     """Gamma of returns-to-go."""
     chunk: Count = 64
@@ -171,6 +176,11 @@ class StitchConfig:
     def by_return(self) -> bool:
         """Whether sources and targets are told apart by their returns."""
         return self.pairs != "connect"
+
+    @property
+    def imitates(self) -> bool:
+        """Whether a clone of the behaviour is asked for."""
+        return self.repair_steps > 0 and self.imitation > 0
 
     @property
     def needs_repairers(self) -> bool:

@@ -21,13 +21,13 @@ from minari_stitch.learn.scales import Scales
 from minari_stitch.learn.support import Support
 from minari_stitch.learn.tables import load_weights
 
-NETWORKS = ("diffusion", "dynamics", "inverse", "reward", "termination")
-SALTS = judging.SALTS | {"diffusion": 0, "inverse": 2, "reward": 3}
+NETWORKS = ("diffusion", "dynamics", "inverse", "reward", "termination", "behaviour")
+SALTS = judging.SALTS | {"diffusion": 0, "inverse": 2, "reward": 3, "behaviour": 5}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Models:
-    """G, f_psi, f_phi, f_omega and a termination classifier, on one device.
+    """G, f_psi, f_phi, f_omega, a termination classifier and a clone of the behaviour, on one device.
 
     States `z` are standardised `(..., S)`, actions `u` lie in [-1, 1] `(..., A)`.
     """
@@ -40,6 +40,7 @@ class Models:
     inverse_net: MLP
     reward_net: MLP
     termination_net: MLP | None
+    behaviour_net: MLP | None = None
     autocast: torch.dtype | None = None
     calibration: Calibration = UNCALIBRATED
     support: Support | None = None
@@ -83,6 +84,11 @@ class Models:
             return torch.zeros(len(z_next), device=z_next.device)
         return self.termination_net(z_next)[0].squeeze(-1).sigmoid()
 
+    def behaviour(self, z: Tensor) -> Tensor:
+        """What the policies that recorded the source do at `z (B, S)`, on average: actions `(B, A)`."""
+        assert self.behaviour_net is not None
+        return self.behaviour_net(z)[0]
+
 
 def build(name: str, states: int, actions: int, config: ModelConfig, generator: torch.Generator) -> nn.Module:
     """A network of the bundle with fresh weights, on the CPU."""
@@ -105,13 +111,15 @@ def build(name: str, states: int, actions: int, config: ModelConfig, generator: 
     inputs, outputs, layers = {
         "inverse": (2 * states, actions, config.inverse_layers),
         "reward": (states + actions, 1, config.layers),
+        "behaviour": (states, actions, config.layers),
     }[name]
     return MLP(inputs, outputs, hidden=config.hidden, layers=layers, members=1, generator=generator)
 
 
-def networks(episodes: Episodes) -> tuple[str, ...]:
-    """The networks that a source calls for: without terminations there is nothing to classify."""
-    return NETWORKS if episodes.terminations.any() else tuple(name for name in NETWORKS if name != "termination")
+def networks(episodes: Episodes, config: ModelConfig) -> tuple[str, ...]:
+    """The networks that a source and the settings call for: without terminations there is nothing to classify."""
+    unused = {"termination": not episodes.terminations.any(), "behaviour": config.behaviour is None}
+    return tuple(name for name in NETWORKS if not unused.get(name))
 
 
 def load_models(
@@ -122,7 +130,7 @@ def load_models(
     unused = torch.Generator()
 
     def load(name: str) -> Any:
-        if name not in networks(episodes):
+        if name not in networks(episodes, config):
             return None
         net = build(name, episodes.observations.shape[1], episodes.actions.shape[1], config, unused)
         return load_weights(net, directory / f"{name}.pt", device)

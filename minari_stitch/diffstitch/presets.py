@@ -12,7 +12,7 @@ def full() -> dict[str, Any]:
     """For a GPU."""
     fits: dict[str, Any] = {
         network: FitConfig(steps=30_000, batch_size=1024, learning_rate=1e-3, evaluate_every=1000)
-        for network in ("dynamics", "inverse", "reward", "termination")
+        for network in ("dynamics", "inverse", "reward", "termination", "behaviour")
     }
     diffusion = DiffusionConfig(
         horizon=64,
@@ -49,6 +49,7 @@ def paper() -> dict[str, Any]:
             inverse=fit,
             reward=fit,
             termination=fit,
+            behaviour=None,
         ),
         "stitch": StitchConfig(
             pairs="paper",
@@ -63,6 +64,7 @@ def paper() -> dict[str, Any]:
             eta=1.0,
             draws=1,
             repair_steps=0,
+            imitation=0.0,
         ),
         "qualify": QualifyConfig(termination=1, doubt="error", drift=None, support=None, better=False),
     }

@@ -5,6 +5,10 @@ largest one decides whether a bridge qualifies. Here the generated states and th
 and gradient descent on the squared transition error spreads and removes what is inconsistent; both ends stay.
 Only networks that do not judge take part, so qualification still sees the result for the first time.
 
+Of all actions that lead about the same way, those are best that the source's own policies would take: learners imitate
+what a bridge shows, and odd actions, each sound where it stands, make no policy together. So actions are held near a
+clone of the behaviour.
+
 A target that the dynamics cannot reach in time leaves an error in every step, small and all in one direction: the
 bridge gains what no action gave it, and a critic learns to count on it. So the sum of errors is lowered as well.
 """
@@ -26,7 +30,9 @@ _DRIFT = 0.3
 """Weight of the squared sum of a bridge's errors beside the sum of their squares."""
 
 
-def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+def repair(
+    models: Models, states: Tensor, actions: Tensor, steps: Tensor, iterations: int, imitation: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Lower the transition errors of bridges by gradient descent on their inner states and actions.
 
     Args:
@@ -35,6 +41,7 @@ def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, itera
         actions: `(B, L + 1, A)` in [-1, 1]; they stay inside.
         steps: `(B,)` number of generated states.
         iterations: Gradient steps; 0 returns the input.
+        imitation: Weight of the actions' squared distance from those of the cloned behaviour.
 
     Returns:
         States and actions; a bridge whose largest error did not fall is returned as it came.
@@ -56,7 +63,10 @@ def repair(models: Models, states: Tensor, actions: Tensor, steps: Tensor, itera
             optimizer.zero_grad()
             following, predicted = torch.where(last, target, z.roll(-1, 0)), models.repairers(z, u)
             drift = z.new_zeros(len(states), z.shape[1]).index_add(0, row, following - predicted.mean(0))
-            (_off(*squared_errors(predicted, following)).sum() + _DRIFT * drift.square().sum()).backward()
+            loss = _off(*squared_errors(predicted, following)).sum() + _DRIFT * drift.square().sum()
+            if imitation:
+                loss = loss + imitation * (u - models.behaviour(z)).square().sum()
+            loss.backward()
             optimizer.step()
             with torch.no_grad():
                 u.clamp_(-1, 1)

@@ -214,7 +214,7 @@ def wrap_up(models: Models, pairs: Pairs, states: Tensor, config: StitchConfig) 
     width = states.shape[-1]
     before, after = states[:, :-1].reshape(-1, width), states[:, 1:].reshape(-1, width)
     actions = models.inverse(before, after).reshape(len(states), states.shape[1] - 1, -1)
-    states, actions = repair(models, states, actions, pairs.steps, config.repair_steps)
+    states, actions = repair(models, states, actions, pairs.steps, config.repair_steps, config.imitation)
     rewards = models.reward(states[:, :-1].reshape(-1, width), actions.reshape(-1, actions.shape[-1]))
     return Bridges(pairs=pairs, states=states, actions=actions, rewards=rewards.reshape(len(states), -1))
 

@@ -78,7 +78,10 @@ def perceptron_loss(name: str, tables: Tables) -> RowLoss:
     def reward(net: nn.Module, steps: Tensor, _: torch.Generator) -> Tensor:
         return (net(tables.inputs(steps)) - tables.r[steps]).square().mean()
 
-    return {"inverse": inverse, "reward": reward}.get(name) or judge_loss(name, tables)
+    def behaviour(net: nn.Module, steps: Tensor, _: torch.Generator) -> Tensor:
+        return (net(tables.z[tables.state[steps]]) - tables.u[steps]).square().mean()
+
+    return {"inverse": inverse, "reward": reward, "behaviour": behaviour}.get(name) or judge_loss(name, tables)
 
 
 def train_network(

@@ -98,6 +98,10 @@ class DiffStitch(Transform):
                 f"sampler_steps={stitch.sampler_steps} is not possible: "
                 f"the model has only diffusion_steps={diffusion.diffusion_steps}"
             )
+        if stitch.imitates and models.behaviour is None:
+            raise ConfigError(
+                f"imitation={stitch.imitation:g} is not possible without models.behaviour: set imitation=0, or train it"
+            )
         if stitch.needs_repairers and models.judges == models.members:
             raise ConfigError(
                 f"judges={models.judges} is not possible: of members={models.members} networks some must repair "
@@ -114,7 +118,7 @@ class DiffStitch(Transform):
         """
         _require_pairs(_seen(dataset, goals_of(dataset)).episodes, self.stitch)
         fitted = self.found(dataset, run)
-        fitted.job.train_missing(run, networks(fitted.job.episodes))
+        fitted.job.train_missing(run, networks(fitted.job.episodes, self.models))
         return fitted
 
     def found(self, dataset: Dataset, run: Run) -> FittedDiffStitch:
@@ -162,7 +166,7 @@ class DiffStitch(Transform):
         bridge = (self.stitch.shortest + self.stitch.longest) / 2
         whole = {"full": episode, "onward": episode, "bridge": bridge + 2, "transitions": 1.0}
         counted = bridge if self.form in ("bridge", "transitions") else episode
-        missing = [name for name in networks(seen.episodes) if not job.network(name).exists()]
+        missing = [name for name in networks(seen.episodes, self.models) if not job.network(name).exists()]
         return expected(
             self.models, self.stitch, job.widths, missing, job.missing_chunks, n_steps / counted, whole[self.form]
         )
@@ -220,7 +224,7 @@ class FittedDiffStitch:
     @property
     def trained(self) -> bool:
         """Whether all networks are there."""
-        return all(self.job.network(name).exists() for name in networks(self.job.episodes))
+        return all(self.job.network(name).exists() for name in networks(self.job.episodes, self.transform.models))
 
     def sample(self, n_steps: int) -> Sample:
         """Propose chunk after chunk until accepted episodes hold `n_steps` steps; count pairs up to the last of them.
