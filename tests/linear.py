@@ -28,6 +28,7 @@ TINY = ModelConfig(
     inverse=FIT,
     reward=FIT,
     termination=FIT,
+    behaviour=FIT,
 )
 
 

@@ -285,7 +285,7 @@ def test_a_callback_that_raises_stops_the_run_which_goes_on_later(datasets_path,
         made(workers=workers, threads=1, progress=stop)
     assert minari_io.local_ids() == [toy.ID]
     kept = {path: path.stat().st_mtime_ns for path in datasets_path.glob(".stitch-runs/*/models-*/*.pt")}
-    assert len(kept) == {"train inverse": len(kept), "stitch": 5, "write": 5}[stage]
+    assert len(kept) == {"train inverse": len(kept), "stitch": 6, "write": 6}[stage]
     seen = []
     made(workers=workers, threads=1, progress=lambda *report: seen.append(report[0]))
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

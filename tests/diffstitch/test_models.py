@@ -324,7 +324,7 @@ def test_the_bundle_loads_what_was_trained(source, tmp_path):
     for name in NETWORKS:
         train(name, source, tmp_path, config)
     models = load_models(source, scales(source), config, tmp_path)
-    nets = (models.diffusion, models.dynamics_net, models.inverse_net, models.reward_net, models.termination_net)
+    nets = [models.diffusion, *(getattr(models, f"{name}_net") for name in NETWORKS[1:])]
     for name, net in zip(NETWORKS, nets, strict=True):
         expected = saved(tmp_path / f"{name}.pt")
         assert net.state_dict().keys() == expected.keys()
@@ -333,6 +333,8 @@ def test_the_bundle_loads_what_was_trained(source, tmp_path):
     torch.testing.assert_close(models.schedule.signal, Schedule.cosine(20, "v").signal)
     never = episodes([8, 8])
     assert not never.terminations.any() and load_models(never, scales(never), config, tmp_path).termination_net is None
+    paper = dataclasses.replace(config, behaviour=None)
+    assert load_models(source, scales(source), paper, tmp_path).behaviour_net is None
 
 
 def test_perceptrons_learn_the_linear_world(tmp_path):

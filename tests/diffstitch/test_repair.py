@@ -163,3 +163,17 @@ def test_errors_of_a_target_out_of_reach_do_not_add_up(bridges, monkeypatch):
         largest[weight] = transition_errors(models.repairers, z, u, steps)[0].amax(1)
     assert (gained[0.3] < gained[0.0]).all() and gained[0.3].sum() < 0.95 * gained[0.0].sum()
     assert (largest[0.0] > 0.01).all()
+
+
+def test_actions_stay_near_the_behaviour(bridges):
+    """The more the heavier the weight, and each bridge still leads along the dynamics where nothing else does."""
+    models, states, actions, steps = bridges
+    row, time = transitions(states, steps)
+
+    def distance(imitation):
+        repaired, acted = repair(models, states, actions, steps, 100, imitation)
+        clone = models.behaviour(repaired[row, time])
+        return (acted[row, time] - clone).square().sum(-1).mean().item()
+
+    free, held, forced = (distance(weight) for weight in (0.0, 0.03, 10.0))
+    assert forced < held < 0.9 * free
