@@ -152,7 +152,7 @@ class Program:
         self._noise = partial(algorithm.noise, config, data.sizes, noise, config.batch_size)
         self._policy_frequency, self._block = algorithm.policy_frequency(config), algorithm.BLOCK
         self._precision: Precision = precision
-        self._step = _step(algorithm, config, self._sampler, self.state, precision)
+        self._step = self._plain_step = _step(algorithm, config, self._sampler, self.state, precision)
         self._captured: dict[bool, tuple[torch.cuda.CUDAGraph, dict[str, Any], Info]] = {}
         self._graphs = compile and data.device.type == "cuda"
         if compile:
@@ -194,6 +194,12 @@ class Program:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side), without_advice():
+            try:
+                self._step(inputs["rows"], inputs["noise"], update_policy)
+            except (
+                InductorError
+            ):  # some versions of the compiler fail on some updates; a graph of plain kernels will do
+                self._step, self.compiled = self._plain_step, False
             for _ in range(_WARM_UP):
                 self._step(inputs["rows"], inputs["noise"], update_policy)
         torch.cuda.current_stream().wait_stream(side)
@@ -243,6 +249,12 @@ def _check(
         raise ConfigError(f"precision={precision!r} is not possible on {data.device}: use fp32, or bf16 where it pays")
     if compile and data.device.type == "cpu" and not _has_compiler():
         raise ConfigError("compile=True needs a C++ compiler: install g++, or train with compile=False")
+
+
+def _compiler_errors() -> type[Exception]:
+    from torch._inductor.exc import InductorError  # seconds to import, and here it is loaded
+
+    return InductorError
 
 
 def _has_compiler() -> bool:

@@ -76,7 +76,8 @@ def _fit(steps: int, checkpoint=None, until: int | None = None) -> tuple[torch.T
     """Weights of a small ensemble after a fit that is killed at a step, or runs to its end."""
     host, device = torch.Generator().manual_seed(0), torch.device(DEVICE)
     net = MLP(3, 2, hidden=16, layers=2, members=2, generator=host).to(device)
-    inputs, outputs = (torch.randn(500, width, generator=host).to(device) for width in (3, 2))
+    inputs = torch.randn(500, 3, generator=host).to(device)
+    outputs = inputs[:, :2].sin()
 
     def loss(net, generator):
         rows = torch.randint(500, (2, 32), device=device, generator=generator)
@@ -98,7 +99,9 @@ def test_a_recorded_fit_learns_what_an_eager_one_does(monkeypatch):
     monkeypatch.setattr(steps, "_WARM_UP", 1000)
     eager, expected = _fit(100)
     torch.testing.assert_close(recorded, eager, rtol=1e-4, atol=1e-5)
-    assert result.holdout == pytest.approx(expected.holdout, rel=1e-4) and result.history[0][1] > result.history[-1][1]
+    assert (
+        result.holdout == pytest.approx(expected.holdout, rel=1e-4) and result.history[0][1] > 2 * result.history[-1][1]
+    )
 
 
 def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
