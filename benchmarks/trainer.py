@@ -196,9 +196,7 @@ class Program:
         with torch.cuda.stream(side), without_advice():
             try:
                 self._step(inputs["rows"], inputs["noise"], update_policy)
-            except (
-                InductorError
-            ):  # some versions of the compiler fail on some updates; a graph of plain kernels will do
+            except _compiler_errors():  # of some versions on some updates: a graph of plain kernels will do
                 self._step, self.compiled = self._plain_step, False
             for _ in range(_WARM_UP):
                 self._step(inputs["rows"], inputs["noise"], update_policy)
