@@ -144,8 +144,13 @@ def evaluator_of(module: Any, config: Any, table: data.LearnerData) -> Evaluator
         context=module.CONTEXT,
         target_return=getattr(config, "target_return", 0.0),
         device=table.device,
-        workers=1 if table.device.type == "cpu" else os.cpu_count() or 1,
+        workers=1 if table.device.type == "cpu" else _cores(),
     )
+
+
+def _cores() -> int:
+    """That this process may use, which can be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(unit: WorkUnit, progress: Progress | None = None) -> list[tuple[Cell, dict[str, Any]]]:
