@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,16 @@ from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.ids import datasets_path
 from minari_stitch.data.room import in_words, require_room
 from minari_stitch.run import Run
-from minari_stitch.transforms.work import Expected, Machine, Work
+from minari_stitch.transforms.work import Expected, Work
 
 _PROCESS = 2.5e8
 """Bytes of memory of a process that has loaded torch and done nothing."""
 _TRAINING = 24
 """Bytes for each parameter: weights, gradient, two moments, an average, and the best of it."""
-_EPISODE = 4000
+_EPISODE = 4500
 """Bytes that an episode takes in the file beside its rows."""
+_WRITTEN = 5e-4, 2e-6
+"""Seconds of a core that writing takes for an episode, and for each of its steps."""
 _STATE, _STEP = 41, 10
 """Bytes of the infos of a state, and of the reward and the ends of a step."""
 
@@ -63,11 +67,10 @@ class Estimate:
     memory: float
     directory: Path
 
-    @property
+    @cached_property
     def stages(self) -> dict[str, float]:
-        """Stage -> seconds, about; measured when asked for."""
-        machine = Machine.measured(self.device, self.threads)
-        return {part.stage: part.takes(machine, self.processes) for part in self.work if part.count}
+        """Stage -> seconds, about; each is tried for a moment when first asked for."""
+        return {part.stage: part.takes(self.processes) for part in self.work if part.count}
 
     @property
     def seconds(self) -> float:
@@ -110,6 +113,18 @@ def duration(seconds: float) -> str:
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {name}" if seconds < 9.5 * size else f"{seconds / size:.0f} {name}"
     return f"{max(1, round(seconds))} seconds" if seconds >= 1.5 else "a second"
+
+
+def written(dataset: Dataset, expected: Expected, n_steps: int, *, include_original: bool) -> Work:
+    """The last stage of all methods."""
+    own = len(dataset.episodes) if include_original else 0
+    per_episode, per_step = _WRITTEN
+    return Work(
+        stage="write",
+        count=math.ceil(n_steps / expected.episode) + own,
+        unit="episodes",
+        each=lambda: per_episode + expected.episode * per_step,
+    )
 
 
 def room(dataset: Dataset, expected: Expected, n_steps: int, run: Run, *, include_original: bool) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minari_stitch.asked import asked_for, twin
-from minari_stitch.cost import Estimate, room
+from minari_stitch.cost import Estimate, room, written
 from minari_stitch.data import minari_io
 from minari_stitch.data.ids import datasets_path, id_of
 from minari_stitch.data.kept import runs_path
@@ -135,6 +135,7 @@ def ahead(
     output_id = minari_io.next_id(dataset.dataset_id, transform.output_suffix)
     made, steps = twin(output_id, asked), asked["asked_steps"]
     expected = transform.expected(dataset, replace(run, dry=True), steps)
+    own = asked["include_original"]
     on_cpu = run.device.startswith("cpu")
     return Estimate(
         dataset_id=made[0] if made else output_id,
@@ -142,12 +143,12 @@ def ahead(
         method=transform.name,
         n_steps=steps,
         existing=made is not None,
-        work=[*before, *expected.work],
+        work=[*before, *expected.work, written(dataset, expected, steps, include_original=own)],
         processes=run.workers if on_cpu else 1,
         threads=run.threads,
         device=run.device,
         directory=run.directory,
-        **room(dataset, expected, steps, run, include_original=asked["include_original"]),
+        **room(dataset, expected, steps, run, include_original=own),
     )
 
 

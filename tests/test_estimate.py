@@ -1,6 +1,7 @@
 """What a run will take is said before it, and what cannot fit is refused; --dry-run writes nothing."""
 
 import json
+import time
 
 import pytest
 import toy
@@ -9,7 +10,8 @@ import minari_stitch as ms
 from minari_stitch import cost
 from minari_stitch.data import room
 from minari_stitch.errors import ConfigError, OutOfMemoryError, StorageError
-from minari_stitch.transforms.work import Machine, Work
+from minari_stitch.transforms import work
+from minari_stitch.transforms.work import Work
 
 
 def everything(path):
@@ -34,7 +36,7 @@ def test_an_estimate_comes_near_what_is_written_and_writes_nothing(datasets_path
     assert size / 2 < said["disk"] < 2 * size
     kept = sum(file.stat().st_size for file in (datasets_path / ".stitch-runs").rglob("*") if file.is_file())
     assert kept / 4 < said["kept"] + 1000 and said["kept"] < 4 * (kept + 10_000)
-    assert (said["seconds"] > 0) == (method != "resample")
+    assert said["seconds"] > 0 and ("write" in said["stages"]) and (len(said["stages"]) > 1) == (method != "resample")
     again = json.loads(toy.ok(*words(method, *options, "--dry-run", "--json")).stdout)
     assert not [stage for stage in again["stages"] if stage.startswith("train")] and again["existing"]
 
@@ -46,7 +48,7 @@ def test_a_demo_dataset_is_estimated_without_being_made(datasets_path):
     for part in ("medium-replay-stitched-v0", "200,000 steps", "roll out", "train diffusion", "memory", "Nothing was"):
         assert part in said
     found = ms.estimate(toy.DEMO, ms.Real(), n_steps=5000, demo_steps=1000)
-    assert found.stages.keys() == {"roll out"} and 0 < found.seconds < 600
+    assert found.stages.keys() == {"roll out", "write"} and 0 < found.seconds < 600
 
 
 def test_what_cannot_fit_is_refused_before_any_work(datasets_path, monkeypatch):
@@ -94,12 +96,33 @@ def test_amounts_in_words(size, words):
     assert room.in_words(size) == words
 
 
-def test_time_is_counted_work_by_measured_rates():
-    machine = Machine(flops=1e9, call=1e-3)
-    assert Work(stage="a", count=10, flops=1e9, calls=2).takes(machine, 4) == pytest.approx(10 * 1.002)
-    assert Work(stage="a", count=10, seconds=2, shared=True).takes(machine, 4) == pytest.approx(5)
-    measured = Machine.measured("cpu", 1)
-    assert 1e7 < measured.flops < 1e13 and 1e-8 < measured.call < 1e-3
+def test_time_is_counted_work_at_the_cost_of_one():
+    asked = []
+    work = {"stage": "a", "count": 10, "each": lambda: asked.append(1) or 2.0}
+    assert Work(**work).takes(4) == 20 and Work(**work, shared=True).takes(4) == 5 and len(asked) == 2
+
+
+def test_a_trial_of_few_rows_tells_what_many_take(monkeypatch):
+    clock, rows = [0.0], []
+
+    def do(count):
+        rows.append(count)
+        clock[0] += 0.3 + 0.02 * count
+
+    monkeypatch.setattr(work.time, "thread_time", lambda: clock[0])
+    for many in (1, 4, 64):
+        assert work.tried(do, many, device="cpu", threads=1) == pytest.approx(0.3 + 0.02 * many)
+    assert max(rows) == 6  # that many one by one are what a trial may take
+
+
+def test_a_stage_takes_about_as_long_as_was_said():
+    toy.write()
+    longer = words("diffstitch", "--set", "models.dynamics.steps=1500")
+    said = json.loads(toy.ok(*longer, "--dry-run", "--json").stdout)["stages"]["train dynamics"]
+    begin = time.thread_time()
+    toy.ok(*longer, "--json")
+    took = time.thread_time() - begin
+    assert 0.1 < said < 3 * took and took < 3 * said + 3  # what else there is
 
 
 # --config

@@ -101,7 +101,7 @@ def estimate(
         steps = demo.DEFAULT_STEPS if demo_steps is None else demo_steps
         demo.require_room(steps)
         source, each = demo.glimpse(dataset)
-        before = [Work(stage="roll out", count=steps, seconds=each, shared=True)]
+        before = [Work(stage="roll out", count=steps, each=lambda: each, shared=True)]
         n_steps = n_steps or steps
     else:
         source = api.read(dataset, skip_invalid=skip_invalid, download=False, demo_steps=demo_steps, progress=progress)
