@@ -85,7 +85,8 @@ def augment(
     method: Annotated[
         Optional[Method],  # noqa: UP045
         typer.Option(
-            help="How: DiffStitch, a baseline, or a control without a model \\[default: diffstitch].",
+            metavar="METHOD",
+            help=f"One of {', '.join(found())} \\[default: diffstitch].",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -106,7 +107,9 @@ def augment(
     preset: Annotated[
         Optional[Literal["fast", "full", "paper"]],  # noqa: UP045
         typer.Option(
-            help="Sizes: fast (minutes on a CPU), full (GPU), paper \\[default: by device].", rich_help_panel=_HOW
+            metavar="SIZE",
+            help="fast (minutes on a CPU), full (GPU) or paper \\[default: by device].",
+            rich_help_panel=_HOW,
         ),
     ] = None,
     steps: Annotated[
@@ -116,8 +119,9 @@ def augment(
     form: Annotated[
         Optional[Literal["full", "onward", "bridge", "transitions"]],  # noqa: UP045
         typer.Option(
-            help="Whole stitched episodes; bridges and what follows them; bridges with a little context; or their "
-            "steps one by one \\[default: full].",
+            metavar="FORM",
+            help="full (whole stitched episodes), onward (bridges and what follows them), bridge (with a little "
+            "context) or transitions (their steps one by one) \\[default: full].",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -127,7 +131,11 @@ def augment(
     ] = False,
     pairs: Annotated[
         Optional[Literal["reach", "paper", "reference", "connect"]],  # noqa: UP045
-        typer.Option(help="How targets are chosen \\[default: the preset's].", rich_help_panel=_HOW),
+        typer.Option(
+            metavar="RULE",
+            help="How targets are chosen: reach, paper, reference or connect \\[default: the preset's].",
+            rich_help_panel=_HOW,
+        ),
     ] = None,
     settings: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -147,6 +155,10 @@ def augment(
         ),
     ] = None,
     output_id: OutputId = None,
+    license: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAME", help="Of the new dataset (cc-by-4.0, mit, other) \\[default: the source's]."),
+    ] = None,
     run_dir: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -209,7 +221,9 @@ def augment(
         from minari_stitch.progress import Bars
 
         begun = begin_with(config, dataset_id, method, preset, device, include_original)
-        amounts = begun.amounts | chosen(n_steps=steps, seed=seed, device=device, precision=precision, threads=threads)
+        amounts = begun.amounts | chosen(
+            n_steps=steps, seed=seed, device=device, precision=precision, threads=threads, license=license
+        )
         amounts |= {"output_id": output_id, "workers": processes(workers)}
         shortcuts = {"delta": delta, "support": support, "form": form, "pairs": pairs}
         transform, run = api.plan(begun.transform, shortcuts, **amounts, dry=dry_run)
@@ -252,7 +266,10 @@ def augment(
     rich_help_panel=_MAKE,
 )
 def settings(
-    method: Annotated[Method, typer.Argument(metavar="METHOD", help="A method of augment.")] = "diffstitch",
+    method: Annotated[
+        str,
+        typer.Argument(metavar="METHOD", help=f"One of {', '.join(found())}.", autocompletion=lambda: list(found())),
+    ] = "diffstitch",
     preset: Annotated[Literal["fast", "full", "paper"], typer.Option(help="Whose values to show.")] = "fast",
     as_json: Json = False,
     verbose: Verbose = False,

@@ -11,7 +11,7 @@ from typing import Any
 
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.ids import datasets_path
-from minari_stitch.data.room import in_words, require_room
+from minari_stitch.data.room import EPISODE, in_words, require_room
 from minari_stitch.run import Run
 from minari_stitch.transforms.work import Expected, Work
 
@@ -19,8 +19,6 @@ _PROCESS = 2.5e8
 """Bytes of memory of a process that has loaded torch and done nothing."""
 _TRAINING = 24
 """Bytes for each parameter: weights, gradient, two moments, an average, and the best of it."""
-_EPISODE = 4500
-"""Bytes that an episode takes in the file beside its rows."""
 _WRITTEN = 5e-4, 2e-6
 """Seconds of a core that writing takes for an episode, and for each of its steps."""
 _STATE, _STEP = 41, 10
@@ -137,7 +135,7 @@ def room(dataset: Dataset, expected: Expected, n_steps: int, run: Run, *, includ
     source = sum(array.nbytes for array in (episodes.observations, episodes.actions, episodes.rewards))
     processes = 1 + (run.workers if run.workers > 1 else 0)
     return {
-        "disk": sum(steps * (state + step) + count * (state + _EPISODE) for steps, count in rows),
+        "disk": sum(steps * (state + step) + count * (state + EPISODE) for steps, count in rows),
         "kept": (source if expected.parameters else 0) + expected.kept,
         "memory": processes * _PROCESS + 2 * source + _TRAINING * expected.parameters + expected.held,
     }

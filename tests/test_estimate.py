@@ -3,6 +3,9 @@
 import json
 import time
 
+import h5py
+import minari
+import numpy as np
 import pytest
 import toy
 
@@ -73,6 +76,26 @@ def test_room_elsewhere_is_asked_for_elsewhere(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match=f"in {tmp_path / 'runs'}, where 0 kB are free: .*another run_dir"):
         ms.augment(toy.ID, n_steps=50, run_dir=tmp_path / "runs")
     assert ms.augment(toy.ID, ms.Resample(), n_steps=50, run_dir=tmp_path / "other").n_steps >= 50
+
+
+def test_mixes_and_imports_that_cannot_fit_are_refused(tmp_path, monkeypatch):
+    toy.write()
+    rows = {"observations": (9, 3), "actions": (9, 2), "rewards": (9,), "terminals": (9,)}
+    with h5py.File(tmp_path / "swing.hdf5", "w") as file:
+        for name, shape in rows.items():
+            file[name] = np.ones(shape)
+    np.savez(tmp_path / "walk-v0.npz", **{name: np.ones(shape) for name, shape in rows.items()})
+    for free in ("free_disk", "free_memory"):
+        with monkeypatch.context() as patch:
+            patch.setattr(room, free, lambda *_: 100)
+            for name, load in (("swing.hdf5", ms.import_d4rl), ("walk-v0.npz", ms.import_ogbench)):
+                options = {"env": "Pendulum-v1", "dataset_id": "my/swing-v0"} if name == "swing.hdf5" else {}
+                with pytest.raises((StorageError, OutOfMemoryError), match=rf"{name} would take about .* are free: "):
+                    load(tmp_path / name, **options)
+    monkeypatch.setattr(room, "free_disk", lambda _: 1000)
+    with pytest.raises(StorageError, match="a mix of 360 steps would take about .*: take a smaller fraction"):
+        ms.mix([toy.ID], "mixed/walk-v0")
+    assert minari.list_local_datasets().keys() == {toy.ID}
 
 
 def test_free_room_is_what_the_system_says(tmp_path, monkeypatch):
