@@ -202,7 +202,9 @@ def augment(
             rich_help_panel=_SOURCE,
         ),
     ] = False,
-    download: Annotated[bool, typer.Option(help="Fetch a dataset that is not local.", rich_help_panel=_SOURCE)] = True,
+    no_download: Annotated[
+        bool, typer.Option("--no-download", help="Fetch no dataset that is not local.", rich_help_panel=_SOURCE)
+    ] = False,
     demo_steps: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Steps of a demo/ dataset made on first use \\[default: 200000].", rich_help_panel=_SOURCE),
@@ -238,7 +240,7 @@ def augment(
             source = api.read(
                 begun.source,
                 skip_invalid=skip_invalid,
-                download=download,
+                download=not no_download,
                 demo_steps=demo_steps,
                 workers=run.workers,
                 progress=progress,

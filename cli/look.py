@@ -89,18 +89,21 @@ def print_episode(dataset: Dataset, episode: int, parts: Sequence[Segment]) -> N
 
 
 def print_losses(fits: dict[str, FitResult]) -> None:
-    """Print a line for each network: its held-out loss over its training, on a logarithmic scale."""
-    table = view.new_table(None, "Network", "# Steps", "Final", "First", "Best", "Held-out loss over time")
+    """Print a line for each network: its last losses, and the held-out one over its training, in logarithms."""
+    table = view.new_table(None, "Network", "Steps", "Loss", "Held-out", "Best", "Over time")
+    width = min(_WIDTH, max(4, out.width - 56))  # of what the numbers leave
     table.columns[5].justify, table.columns[5].no_wrap = "left", True
     for name, fit in fits.items():
         _, trained, held = (list(column) for column in zip(*fit.history, strict=True))
-        table.add_row(name, f"{fit.steps:,}", f"{trained[-1]:.2g}", f"{held[0]:.2g}", f"{fit.holdout:.2g}", curve(held))
+        table.add_row(
+            name, f"{fit.steps:,}", f"{trained[-1]:.2g}", f"{held[-1]:.2g}", f"{fit.holdout:.2g}", curve(held, width)
+        )
     out.print(table)
 
 
-def curve(values: Sequence[float]) -> str:
+def curve(values: Sequence[float], width: int = _WIDTH) -> str:
     """A line of bars, the largest value highest; of many values the means of as many stretches as there is room for."""
-    some = np.array([part.mean() for part in np.array_split(np.asarray(values, float), min(len(values), _WIDTH))])
+    some = np.array([part.mean() for part in np.array_split(np.asarray(values, float), min(len(values), width))])
     if (some > 0).all():
         some = np.log(some)
     spread: Any = np.ptp(some)

@@ -36,7 +36,7 @@ def render(
     context: Annotated[
         int, typer.Option(min=1, metavar="N", help="Real steps to show on each side of the bridge.")
     ] = 60,
-    animation: Annotated[bool, typer.Option(help="Write a GIF too.")] = True,
+    no_animation: Annotated[bool, typer.Option("--no-animation", help="Write no GIF.")] = False,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Steps from one picture of the GIF to the next.")] = 2,
     verbose: Verbose = False,
 ) -> None:
@@ -63,7 +63,7 @@ def render(
                     episode=episode,
                     frames=frames,
                     context=context,
-                    every=every if animation else None,
+                    every=None if no_animation else every,
                     progress=lambda done, total: bars("draw", done, total),
                 )
         for file in files:

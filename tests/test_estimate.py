@@ -89,9 +89,9 @@ def test_mixes_and_imports_that_cannot_fit_are_refused(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(room, free, lambda *_: 100)
             for name, load in (("swing.hdf5", ms.import_d4rl), ("walk-v0.npz", ms.import_ogbench)):
-                options = {"env": "Pendulum-v1", "dataset_id": "my/swing-v0"} if name == "swing.hdf5" else {}
+                options = {"env": "Pendulum-v1"} if name == "swing.hdf5" else {}
                 with pytest.raises((StorageError, OutOfMemoryError), match=rf"{name} would take about .* are free: "):
-                    load(tmp_path / name, **options)
+                    load(tmp_path / name, dataset_id="my/swing-v0", **options)
     monkeypatch.setattr(room, "free_disk", lambda _: 1000)
     with pytest.raises(StorageError, match="a mix of 360 steps would take about .*: take a smaller fraction"):
         ms.mix([toy.ID], "mixed/walk-v0")
