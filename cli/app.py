@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -180,7 +179,8 @@ def augment(
     workers: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
-            help="Processes; the result does not depend on it \\[default: one a core].", rich_help_panel=_WHERE
+            help="Processes; the result does not depend on it \\[default: one a core, or one if the work is small].",
+            rich_help_panel=_WHERE,
         ),
     ] = None,
     threads: Annotated[
@@ -227,13 +227,15 @@ def augment(
             n_steps=steps, seed=seed, device=device, precision=precision, threads=threads, license=license
         )
         amounts |= {"output_id": output_id, "workers": processes(workers)}
+        spared = workers is None and executor == "local"  # processes that are not worth their start
         shortcuts = {"delta": delta, "support": support, "form": form, "pairs": pairs}
         transform, run = api.plan(begun.transform, shortcuts, **amounts, dry=dry_run)
         transform = adjust(transform, dict(map(parse, settings or [])))
         amounts |= {"include_original": begun.include_original, "run_dir": run_dir}
         if dry_run:
             limits = {"skip_invalid": skip_invalid, "demo_steps": demo_steps}
-            view.print_estimate(out, ahead.estimate(begun.source, transform, **amounts, **limits), as_json)
+            found = ahead.estimate(begun.source, transform, **amounts, **limits)
+            view.print_estimate(out, found.worthwhile() if spared else found, as_json)
             return
         begin = time.monotonic()
         with Bars(err) as progress:
@@ -252,8 +254,11 @@ def augment(
                 err.print(f"[yellow]{begun.source} holds synthetic steps itself[/], learned from like real ones.")
             if verbose:
                 err.print_json(json.dumps(to_dict(transform)))
+            expected = ahead.estimate(source, transform, **amounts)
+            if spared and (few := expected.worthwhile()).processes < expected.processes:
+                expected, amounts["workers"] = few, few.processes
             if not as_json:
-                view.announce(err, ahead.estimate(source, transform, **amounts))
+                view.announce(err, expected)
             result = api.augment(source, transform, **amounts, executor=executor, force=force, progress=progress)
         if as_json:
             print(json.dumps(view.result_json(result, time.monotonic() - begin)))
@@ -263,31 +268,7 @@ def augment(
             view.print_result(out, source, result, time.monotonic() - begin, getattr(transform, "form", None))
 
 
-@app.command(
-    epilog="[bold]Examples[/]\n\n  minari-stitch settings\n\n  minari-stitch settings tatu --preset full",
-    rich_help_panel=_MAKE,
-)
-def settings(
-    method: Annotated[
-        str,
-        typer.Argument(metavar="METHOD", help=f"One of {', '.join(found())}.", autocompletion=lambda: list(found())),
-    ] = "diffstitch",
-    preset: Annotated[Literal["fast", "full", "paper"], typer.Option(help="Whose values to show.")] = "fast",
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """List every setting of a method, as --set of augment takes it."""
-    with errors(verbose):
-        from minari_stitch.config import describe
-        from minari_stitch.transforms import registry
-
-        rows = list(describe(registry.preset(method, preset)))
-        if as_json:
-            print(json.dumps([dataclasses.asdict(row) for row in rows]))
-        else:
-            view.print_settings(out, rows)
-
-
+app.command(epilog="\n\n".join(look.SETTINGS_EXAMPLES), rich_help_panel=_MAKE)(look.settings)
 app.command(epilog="\n\n".join(look.EXAMPLES), rich_help_panel=_LOOK)(look.show)
 app.command(epilog=_RENDER_EXAMPLES, rich_help_panel=_LOOK)(render)
 app.command(epilog="\n\n".join(datasets.IMPORT_EXAMPLES), rich_help_panel=_DATA)(datasets.import_d4rl)
@@ -302,13 +283,4 @@ app.command(epilog="\n\n".join(trust.CHECK_EXAMPLES), rich_help_panel=_JUDGE)(tr
 app.command(epilog="\n\n".join(trust.VERIFY_EXAMPLES), rich_help_panel=_JUDGE)(trust.verify)
 app.command(epilog="\n\n".join(trust.REPORT_EXAMPLES), rich_help_panel=_LOOK)(trust.report)
 app.command(epilog="\n\n".join(trust.CARD_EXAMPLES), rich_help_panel=_LOOK)(trust.card)
-
-
-@demo_app.command("list", epilog=_DEMO_EXAMPLE)
-def demo_list() -> None:
-    """List the demo/ datasets; each is rolled out in MuJoCo on first use."""
-    with errors(False):
-        from minari_stitch.data.ids import exists
-        from minari_stitch.sim.recipes import RECIPES
-
-        view.print_recipes(out, RECIPES.values(), exists)
+demo_app.command("list", epilog=_DEMO_EXAMPLE)(look.demo_list)

@@ -1,4 +1,4 @@
-"""`minari-stitch show`: what a dataset consists of; one of its episodes; how the networks behind it were trained."""
+"""The commands that only look: `show` (a dataset, one of its episodes, its losses), `settings` and `demo list`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import numpy as np
 import typer
+
+from minari_stitch.transforms.registry import found
 
 from . import view
 from .common import Json, Verbose, errors, id_argument, out
@@ -25,6 +27,7 @@ EXAMPLES = (
     "minari-stitch show demo/hopper/medium-replay-stitched-v0 --episode 12",
     "minari-stitch show demo/hopper/medium-replay-stitched-v0 --losses",
 )
+SETTINGS_EXAMPLES = ("[bold]Examples[/]", "minari-stitch settings", "minari-stitch settings tatu --preset full")
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 20  # places of a curve
 
@@ -109,3 +112,33 @@ def curve(values: Sequence[float], width: int = _WIDTH) -> str:
     spread: Any = np.ptp(some)
     heights = np.zeros(len(some)) if spread == 0 else (some - some.min()) / spread * (len(_BARS) - 1)
     return "".join(_BARS[round(height)] for height in heights.tolist())
+
+
+def settings(
+    method: Annotated[
+        str,
+        typer.Argument(metavar="METHOD", help=f"One of {', '.join(found())}.", autocompletion=lambda: list(found())),
+    ] = "diffstitch",
+    preset: Annotated[Literal["fast", "full", "paper"], typer.Option(help="Whose values to show.")] = "fast",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """List every setting of a method, as --set of augment takes it."""
+    with errors(verbose):
+        from minari_stitch.config import describe
+        from minari_stitch.transforms import registry
+
+        rows = list(describe(registry.preset(method, preset)))
+        if as_json:
+            print(json.dumps([dataclasses.asdict(row) for row in rows]))
+        else:
+            view.print_settings(out, rows)
+
+
+def demo_list() -> None:
+    """List the demo/ datasets; each is rolled out in MuJoCo on first use."""
+    with errors(False):
+        from minari_stitch.data.ids import exists
+        from minari_stitch.sim.recipes import RECIPES
+
+        view.print_recipes(out, RECIPES.values(), exists)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,12 @@ from minari_stitch.transforms.work import Expected, Work
 
 _PROCESS = 2.5e8
 """Bytes of memory of a process that has loaded torch and done nothing."""
+_TRAIN = "train "
+"""What the names of stages begin with that are the fit of a network."""
 _TRAINING = 24
 """Bytes for each parameter: weights, gradient, two moments, an average, and the best of it."""
+_START = 5.0
+"""Seconds that processes take to start, once to train and once to sample: each imports torch."""
 _WRITTEN = 5e-4, 2e-6
 """Seconds of a core that writing takes for an episode, and for each of its steps."""
 _STATE, _STEP = 41, 10
@@ -65,7 +68,7 @@ class Estimate:
     memory: float
     directory: Path
 
-    @cached_property
+    @property
     def stages(self) -> dict[str, float]:
         """Stage -> seconds, about; each is tried for a moment when first asked for."""
         return {part.stage: part.takes(self.processes) for part in self.work if part.count}
@@ -73,9 +76,16 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """In all, about: more where other programs are at work, less where a training stops early."""
-        fits = [seconds for stage, seconds in self.stages.items() if stage.startswith("train ")]
+        fits = [seconds for stage, seconds in self.stages.items() if stage.startswith(_TRAIN)]
         side_by_side = max([*fits, sum(fits) / self.processes]) if fits else 0.0
         return sum(self.stages.values()) - sum(fits) + side_by_side
+
+    def worthwhile(self) -> Estimate:
+        """With one process where more would not save as much time as they take to start; as it is if nobody can say."""
+        if not any(part.shared or part.stage.startswith(_TRAIN) for part in self.work):
+            return self
+        alone = replace(self, processes=1)
+        return self if alone.seconds - self.seconds > _START else alone
 
     def require_room(self) -> None:
         """Refuse what cannot fit.

@@ -1,6 +1,7 @@
 """What a run will take is said before it, and what cannot fit is refused; --dry-run writes nothing."""
 
 import json
+import os
 import time
 
 import h5py
@@ -10,7 +11,7 @@ import pytest
 import toy
 
 import minari_stitch as ms
-from minari_stitch import cost
+from minari_stitch import cost, pipeline
 from minari_stitch.data import room
 from minari_stitch.errors import ConfigError, OutOfMemoryError, StorageError
 from minari_stitch.transforms import work
@@ -123,6 +124,30 @@ def test_time_is_counted_work_at_the_cost_of_one():
     asked = []
     work = {"stage": "a", "count": 10, "each": lambda: asked.append(1) or 2.0}
     assert Work(**work).takes(4) == 20 and Work(**work, shared=True).takes(4) == 5 and len(asked) == 2
+
+
+def test_processes_that_are_not_worth_their_start_are_spared(monkeypatch, tmp_path):
+    toy.write()
+    used = []
+
+    def augmented(source, method, run, **_):
+        used.append(run.workers)
+        return ms.Augmented(dataset_id="a/b-v0", path=tmp_path, n_steps=1, n_episodes=1, n_synthetic=1, report={})
+
+    monkeypatch.setattr(pipeline, "augment", augmented)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    words = ["augment", toy.ID, *toy.TINY, "--threads", 1, "--steps", 50, "--device", "cpu", "--json"]
+    toy.ok(*words)
+    toy.ok(*words, "--workers", 2)  # what is asked for is done
+    monkeypatch.setattr(cost, "_START", -1.0)
+    toy.ok(*words)
+    assert used == [1, 2, 4]
+
+
+def test_a_method_that_says_nothing_gets_the_processes_that_it_is_given():
+    source = toy.write()
+    found = ms.estimate(source, ms.Relabel(), n_steps=50, workers=3)
+    assert found.worthwhile() is found
 
 
 def test_a_trial_of_few_rows_tells_what_many_take(monkeypatch):

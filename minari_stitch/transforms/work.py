@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,9 +39,14 @@ class Work:
     each: Callable[[], float]
     shared: bool = False
 
+    @cached_property
+    def one(self) -> float:
+        """Seconds of one; tried once."""
+        return self.each()
+
     def takes(self, processes: int) -> float:
         """Seconds in all, about."""
-        return self.count * self.each() / (processes if self.shared else 1)
+        return self.count * self.one / (processes if self.shared else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
