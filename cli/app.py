@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -85,7 +84,8 @@ def augment(
     method: Annotated[
         Optional[Method],  # noqa: UP045
         typer.Option(
-            help="How: DiffStitch, a baseline, or a control without a model \\[default: diffstitch].",
+            metavar="METHOD",
+            help=f"One of {', '.join(found())} \\[default: diffstitch].",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -106,7 +106,9 @@ def augment(
     preset: Annotated[
         Optional[Literal["fast", "full", "paper"]],  # noqa: UP045
         typer.Option(
-            help="Sizes: fast (minutes on a CPU), full (GPU), paper \\[default: by device].", rich_help_panel=_HOW
+            metavar="SIZE",
+            help="fast (minutes on a CPU), full (GPU) or paper \\[default: by device].",
+            rich_help_panel=_HOW,
         ),
     ] = None,
     steps: Annotated[
@@ -116,8 +118,9 @@ def augment(
     form: Annotated[
         Optional[Literal["full", "onward", "bridge", "transitions"]],  # noqa: UP045
         typer.Option(
-            help="Whole stitched episodes; bridges and what follows them; bridges with a little context; or their "
-            "steps one by one \\[default: full].",
+            metavar="FORM",
+            help="full (whole stitched episodes), onward (bridges and what follows them), bridge (with a little "
+            "context) or transitions (their steps one by one) \\[default: full].",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -127,7 +130,11 @@ def augment(
     ] = False,
     pairs: Annotated[
         Optional[Literal["reach", "paper", "reference", "connect"]],  # noqa: UP045
-        typer.Option(help="How targets are chosen \\[default: the preset's].", rich_help_panel=_HOW),
+        typer.Option(
+            metavar="RULE",
+            help="How targets are chosen: reach, paper, reference or connect \\[default: the preset's].",
+            rich_help_panel=_HOW,
+        ),
     ] = None,
     settings: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -147,6 +154,10 @@ def augment(
         ),
     ] = None,
     output_id: OutputId = None,
+    license: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAME", help="Of the new dataset (cc-by-4.0, mit, other) \\[default: the source's]."),
+    ] = None,
     run_dir: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -168,7 +179,8 @@ def augment(
     workers: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
-            help="Processes; the result does not depend on it \\[default: one a core].", rich_help_panel=_WHERE
+            help="Processes; the result does not depend on it \\[default: one a core, or one if the work is small].",
+            rich_help_panel=_WHERE,
         ),
     ] = None,
     threads: Annotated[
@@ -190,7 +202,9 @@ def augment(
             rich_help_panel=_SOURCE,
         ),
     ] = False,
-    download: Annotated[bool, typer.Option(help="Fetch a dataset that is not local.", rich_help_panel=_SOURCE)] = True,
+    no_download: Annotated[
+        bool, typer.Option("--no-download", help="Fetch no dataset that is not local.", rich_help_panel=_SOURCE)
+    ] = False,
     demo_steps: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Steps of a demo/ dataset made on first use \\[default: 200000].", rich_help_panel=_SOURCE),
@@ -209,22 +223,26 @@ def augment(
         from minari_stitch.progress import Bars
 
         begun = begin_with(config, dataset_id, method, preset, device, include_original)
-        amounts = begun.amounts | chosen(n_steps=steps, seed=seed, device=device, precision=precision, threads=threads)
+        amounts = begun.amounts | chosen(
+            n_steps=steps, seed=seed, device=device, precision=precision, threads=threads, license=license
+        )
         amounts |= {"output_id": output_id, "workers": processes(workers)}
+        spared = workers is None and executor == "local"  # processes that are not worth their start
         shortcuts = {"delta": delta, "support": support, "form": form, "pairs": pairs}
         transform, run = api.plan(begun.transform, shortcuts, **amounts, dry=dry_run)
         transform = adjust(transform, dict(map(parse, settings or [])))
         amounts |= {"include_original": begun.include_original, "run_dir": run_dir}
         if dry_run:
             limits = {"skip_invalid": skip_invalid, "demo_steps": demo_steps}
-            view.print_estimate(out, ahead.estimate(begun.source, transform, **amounts, **limits), as_json)
+            found = ahead.estimate(begun.source, transform, **amounts, **limits)
+            view.print_estimate(out, found.worthwhile() if spared else found, as_json)
             return
         begin = time.monotonic()
         with Bars(err) as progress:
             source = api.read(
                 begun.source,
                 skip_invalid=skip_invalid,
-                download=download,
+                download=not no_download,
                 demo_steps=demo_steps,
                 workers=run.workers,
                 progress=progress,
@@ -236,8 +254,11 @@ def augment(
                 err.print(f"[yellow]{begun.source} holds synthetic steps itself[/], learned from like real ones.")
             if verbose:
                 err.print_json(json.dumps(to_dict(transform)))
+            expected = ahead.estimate(source, transform, **amounts)
+            if spared and (few := expected.worthwhile()).processes < expected.processes:
+                expected, amounts["workers"] = few, few.processes
             if not as_json:
-                view.announce(err, ahead.estimate(source, transform, **amounts))
+                view.announce(err, expected)
             result = api.augment(source, transform, **amounts, executor=executor, force=force, progress=progress)
         if as_json:
             print(json.dumps(view.result_json(result, time.monotonic() - begin)))
@@ -247,28 +268,7 @@ def augment(
             view.print_result(out, source, result, time.monotonic() - begin, getattr(transform, "form", None))
 
 
-@app.command(
-    epilog="[bold]Examples[/]\n\n  minari-stitch settings\n\n  minari-stitch settings tatu --preset full",
-    rich_help_panel=_MAKE,
-)
-def settings(
-    method: Annotated[Method, typer.Argument(metavar="METHOD", help="A method of augment.")] = "diffstitch",
-    preset: Annotated[Literal["fast", "full", "paper"], typer.Option(help="Whose values to show.")] = "fast",
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """List every setting of a method, as --set of augment takes it."""
-    with errors(verbose):
-        from minari_stitch.config import describe
-        from minari_stitch.transforms import registry
-
-        rows = list(describe(registry.preset(method, preset)))
-        if as_json:
-            print(json.dumps([dataclasses.asdict(row) for row in rows]))
-        else:
-            view.print_settings(out, rows)
-
-
+app.command(epilog="\n\n".join(look.SETTINGS_EXAMPLES), rich_help_panel=_MAKE)(look.settings)
 app.command(epilog="\n\n".join(look.EXAMPLES), rich_help_panel=_LOOK)(look.show)
 app.command(epilog=_RENDER_EXAMPLES, rich_help_panel=_LOOK)(render)
 app.command(epilog="\n\n".join(datasets.IMPORT_EXAMPLES), rich_help_panel=_DATA)(datasets.import_d4rl)
@@ -283,13 +283,4 @@ app.command(epilog="\n\n".join(trust.CHECK_EXAMPLES), rich_help_panel=_JUDGE)(tr
 app.command(epilog="\n\n".join(trust.VERIFY_EXAMPLES), rich_help_panel=_JUDGE)(trust.verify)
 app.command(epilog="\n\n".join(trust.REPORT_EXAMPLES), rich_help_panel=_LOOK)(trust.report)
 app.command(epilog="\n\n".join(trust.CARD_EXAMPLES), rich_help_panel=_LOOK)(trust.card)
-
-
-@demo_app.command("list", epilog=_DEMO_EXAMPLE)
-def demo_list() -> None:
-    """List the demo/ datasets; each is rolled out in MuJoCo on first use."""
-    with errors(False):
-        from minari_stitch.data.ids import exists
-        from minari_stitch.sim.recipes import RECIPES
-
-        view.print_recipes(out, RECIPES.values(), exists)
+demo_app.command("list", epilog=_DEMO_EXAMPLE)(look.demo_list)

@@ -61,7 +61,8 @@ def begin_with(
         commands = " && ".join(record.get("command", ())) or f"filter {record['filtered_from']}"
         raise ConfigError(f"config {str(config)!r} is that of a filtered dataset, which is made again by: {commands}")
     names = {"asked_steps": "n_steps", "seed": "seed", "device": "device", "precision": "precision"}
-    amounts = {name: record.get(key) for key, name in (names | {"threads": "threads"}).items()}
+    names |= {"threads": "threads", "license": "license"}
+    amounts = {name: record.get(key) for key, name in names.items()}
     return Begun(
         transform=registry.from_record(record),
         source=dataset_id or record["source"],

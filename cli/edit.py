@@ -157,7 +157,7 @@ def scores(
     high: Annotated[Optional[float], typer.Option(help="Return of an expert.")] = None,  # noqa: UP045
     d4rl: Annotated[
         Optional[Literal["hopper", "halfcheetah", "walker2d", "pen"]],  # noqa: UP045
-        typer.Option(help="Take D4RL's, of one of its environments."),
+        typer.Option(metavar="NAME", help="Take D4RL's, of hopper, halfcheetah, walker2d or pen."),
     ] = None,
     like: Annotated[
         Optional[str],  # noqa: UP045

@@ -1,4 +1,4 @@
-"""`minari-stitch show`: what a dataset consists of; one of its episodes; how the networks behind it were trained."""
+"""The commands that only look: `show` (a dataset, one of its episodes, its losses), `settings` and `demo list`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import numpy as np
 import typer
+
+from minari_stitch.transforms.registry import found
 
 from . import view
 from .common import Json, Verbose, errors, id_argument, out
@@ -25,6 +27,7 @@ EXAMPLES = (
     "minari-stitch show demo/hopper/medium-replay-stitched-v0 --episode 12",
     "minari-stitch show demo/hopper/medium-replay-stitched-v0 --losses",
 )
+SETTINGS_EXAMPLES = ("[bold]Examples[/]", "minari-stitch settings", "minari-stitch settings tatu --preset full")
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 20  # places of a curve
 
@@ -89,20 +92,53 @@ def print_episode(dataset: Dataset, episode: int, parts: Sequence[Segment]) -> N
 
 
 def print_losses(fits: dict[str, FitResult]) -> None:
-    """Print a line for each network: its held-out loss over its training, on a logarithmic scale."""
-    table = view.new_table(None, "Network", "# Steps", "Final", "First", "Best", "Held-out loss over time")
+    """Print a line for each network: its last losses, and the held-out one over its training, in logarithms."""
+    table = view.new_table(None, "Network", "Steps", "Loss", "Held-out", "Best", "Over time")
+    width = min(_WIDTH, max(4, out.width - 56))  # of what the numbers leave
     table.columns[5].justify, table.columns[5].no_wrap = "left", True
     for name, fit in fits.items():
         _, trained, held = (list(column) for column in zip(*fit.history, strict=True))
-        table.add_row(name, f"{fit.steps:,}", f"{trained[-1]:.2g}", f"{held[0]:.2g}", f"{fit.holdout:.2g}", curve(held))
+        table.add_row(
+            name, f"{fit.steps:,}", f"{trained[-1]:.2g}", f"{held[-1]:.2g}", f"{fit.holdout:.2g}", curve(held, width)
+        )
     out.print(table)
 
 
-def curve(values: Sequence[float]) -> str:
+def curve(values: Sequence[float], width: int = _WIDTH) -> str:
     """A line of bars, the largest value highest; of many values the means of as many stretches as there is room for."""
-    some = np.array([part.mean() for part in np.array_split(np.asarray(values, float), min(len(values), _WIDTH))])
+    some = np.array([part.mean() for part in np.array_split(np.asarray(values, float), min(len(values), width))])
     if (some > 0).all():
         some = np.log(some)
     spread: Any = np.ptp(some)
     heights = np.zeros(len(some)) if spread == 0 else (some - some.min()) / spread * (len(_BARS) - 1)
     return "".join(_BARS[round(height)] for height in heights.tolist())
+
+
+def settings(
+    method: Annotated[
+        str,
+        typer.Argument(metavar="METHOD", help=f"One of {', '.join(found())}.", autocompletion=lambda: list(found())),
+    ] = "diffstitch",
+    preset: Annotated[Literal["fast", "full", "paper"], typer.Option(help="Whose values to show.")] = "fast",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """List every setting of a method, as --set of augment takes it."""
+    with errors(verbose):
+        from minari_stitch.config import describe
+        from minari_stitch.transforms import registry
+
+        rows = list(describe(registry.preset(method, preset)))
+        if as_json:
+            print(json.dumps([dataclasses.asdict(row) for row in rows]))
+        else:
+            view.print_settings(out, rows)
+
+
+def demo_list() -> None:
+    """List the demo/ datasets; each is rolled out in MuJoCo on first use."""
+    with errors(False):
+        from minari_stitch.data.ids import exists
+        from minari_stitch.sim.recipes import RECIPES
+
+        view.print_recipes(out, RECIPES.values(), exists)

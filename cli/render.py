@@ -32,10 +32,12 @@ def render(
     returns: Annotated[
         bool, typer.Option("--returns", help="Draw the returns of all bridges before and after stitching instead.")
     ] = False,
-    frames: Annotated[int, typer.Option(min=3, max=30, help="Pictures of the filmstrip.")] = 10,
-    context: Annotated[int, typer.Option(min=1, help="Real steps to show on each side of the bridge.")] = 60,
-    animation: Annotated[bool, typer.Option(help="Write a GIF too.")] = True,
-    every: Annotated[int, typer.Option(min=1, help="Steps from one picture of the GIF to the next.")] = 2,
+    frames: Annotated[int, typer.Option(min=3, max=30, metavar="N", help="Pictures of the filmstrip.")] = 10,
+    context: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Real steps to show on each side of the bridge.")
+    ] = 60,
+    no_animation: Annotated[bool, typer.Option("--no-animation", help="Write no GIF.")] = False,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Steps from one picture of the GIF to the next.")] = 2,
     verbose: Verbose = False,
 ) -> None:
     """Draw a stitched episode: a filmstrip and an animation of a robot, or a path in the plane."""
@@ -61,7 +63,7 @@ def render(
                     episode=episode,
                     frames=frames,
                     context=context,
-                    every=every if animation else None,
+                    every=None if no_animation else every,
                     progress=lambda done, total: bars("draw", done, total),
                 )
         for file in files:

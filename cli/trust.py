@@ -73,8 +73,10 @@ def verify(
         Optional[float],  # noqa: UP045
         typer.Option(help="Threshold in standardised state space \\[default: the dataset's]."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Generated steps to judge at most.")] = 50_000,
-    pairs: Annotated[int, typer.Option(min=0, help="Proposals to judge, if their run is still there.")] = 512,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Generated steps to judge at most.")] = 50_000,
+    pairs: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Proposals to judge, if their run is still there.")
+    ] = 512,
     run_dir: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Run directory of the augmentation \\[default: beside the datasets]."),
@@ -118,8 +120,12 @@ def report(
         Optional[Path],  # noqa: UP045
         typer.Option(metavar="FILE", help="The page \\[default: NAME-report.html, in this folder]."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Generated steps that the simulator judges at most.")] = 20_000,
-    pairs: Annotated[int, typer.Option(min=0, help="Proposals that it judges, if their run is still there.")] = 512,
+    steps: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Generated steps that the simulator judges at most.")
+    ] = 20_000,
+    pairs: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Proposals that it judges, if their run is still there.")
+    ] = 512,
     run_dir: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Run directory of the augmentation \\[default: beside the datasets]."),

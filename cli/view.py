@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,8 @@ def print_result(console: Console, source: Dataset, result: Augmented, seconds: 
     console.print(table)
     _print_outcomes(console, result.report)
     minutes, rest = divmod(round(seconds), 60)
-    console.print(f"Done in {minutes} min {rest} s. Written to {result.path}", highlight=False, soft_wrap=True)
+    took = f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    console.print(f"Done in {took}. Written to {result.path}", highlight=False, soft_wrap=True)
     _print_share(console, result.n_synthetic, result.n_steps)
     print_next(console, result.dataset_id)
     learner = {"full": "dt", "onward": "dt", "bridge": "td3_bc", "transitions": "td3_bc"}.get(form or "")
@@ -187,7 +189,7 @@ def print_report(console: Console, dataset: Dataset) -> None:
     console.print(made, highlight=False)
     console.print(
         f"{record['n_episodes']:,} episodes made, {record['n_steps']:,} steps"
-        + (f", {record['n_synthetic']:,} of them synthetic" if "n_synthetic" in record else "")
+        + ("" if record.get("n_synthetic", 1) else ", none of them synthetic")
         + (
             f"; {len(dataset.episodes) - record['n_episodes']:,} original episodes"
             if record["include_original"]
@@ -232,14 +234,16 @@ def print_settings(console: Console, rows: Iterable[Setting]) -> None:
 
 
 def print_recipes(console: Console, recipes: Iterable[Any], exists: Callable[[str], bool]) -> None:
-    """Print the demo datasets."""
-    table = new_table(None, "Name", "Environment", "Made by", "Returns", "Local")
-    for recipe in recipes:
-        bounds = {f"{extreme(recipe.actor_returns):,.0f}": None for extreme in (min, max) if recipe.actor_returns}
-        returns = " to ".join(bounds)
-        local = "[green]yes[/]" if exists(recipe.dataset_id) else ""
-        table.add_row(recipe.dataset_id, recipe.env_id, recipe.description, returns, local)
-    console.print(table)
+    """Print the demo datasets by environment, in lines that any terminal is wide enough for."""
+    for env_id, group in itertools.groupby(recipes, key=lambda recipe: recipe.env_id):
+        console.print(env_id, style="bold", highlight=False)
+        for recipe in group:
+            bounds = {f"{extreme(recipe.actor_returns):,.0f}": None for extreme in (min, max) if recipe.actor_returns}
+            returns = f"; returns {' to '.join(bounds)}" if bounds else ""
+            local = "  [green]local[/]" if exists(recipe.dataset_id) else ""
+            console.print(f"  [cyan]{recipe.dataset_id}[/]{local}", highlight=False)
+            console.print(Padding(f"{recipe.description}{returns}", (0, 0, 0, 6)), highlight=False, markup=False)
+        console.print()
     console.print("Next:  minari-stitch augment demo/hopper/medium-replay-v0 --delta 2", highlight=False)
 
 
@@ -256,12 +260,10 @@ def _print_outcomes(console: Console, report: Any) -> None:
             soft_wrap=True,
         )
     if "acceptance" in report:
-        acceptance = new_table(
-            "Acceptance by delta (squared distance in standardised state space)", *report["acceptance"]
+        shares = ", ".join(f"{share:.1%} at {delta}" for delta, share in report["acceptance"].items())
+        console.print(
+            f"[bold]Acceptance by delta[/] (squared distance in standardised state space): {shares}", highlight=False
         )
-        acceptance.columns[0].style, acceptance.columns[0].justify = "", "right"
-        acceptance.add_row(*(f"{share:.1%}" for share in report["acceptance"].values()))
-        console.print(acceptance)
     if "calibration" in report:
         calibration = report["calibration"]
         console.print(

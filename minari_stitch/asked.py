@@ -21,7 +21,13 @@ _RESULT = ("n_steps", "n_episodes", "n_synthetic", "report")
 
 
 def asked_for(
-    dataset: Dataset, transform: Transform, run: Run, *, n_steps: int | None, include_original: bool
+    dataset: Dataset,
+    transform: Transform,
+    run: Run,
+    *,
+    n_steps: int | None,
+    include_original: bool,
+    license: str | None,
 ) -> dict[str, Any]:
     """Everything that decides what comes out, as plain values."""
     return {
@@ -35,6 +41,7 @@ def asked_for(
         "threads": run.threads,
         "config": to_dict(transform),
         "include_original": include_original,
+        "license": license,
         "asked_steps": n_steps or dataset.episodes.n_steps,
     }
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.ids import datasets_path
-from minari_stitch.data.room import in_words, require_room
+from minari_stitch.data.room import EPISODE, in_words, require_room
 from minari_stitch.run import Run
-from minari_stitch.transforms.work import Expected, Machine, Work
+from minari_stitch.transforms.work import Expected, Work
 
 _PROCESS = 2.5e8
 """Bytes of memory of a process that has loaded torch and done nothing."""
+_TRAIN = "train "
+"""What the names of stages begin with that are the fit of a network."""
 _TRAINING = 24
 """Bytes for each parameter: weights, gradient, two moments, an average, and the best of it."""
-_EPISODE = 4000
-"""Bytes that an episode takes in the file beside its rows."""
+_START = 5.0
+"""Seconds that processes take to start, once to train and once to sample: each imports torch."""
+_WRITTEN = 5e-4, 2e-6
+"""Seconds of a core that writing takes for an episode, and for each of its steps."""
 _STATE, _STEP = 41, 10
 """Bytes of the infos of a state, and of the reward and the ends of a step."""
 
@@ -65,16 +70,22 @@ class Estimate:
 
     @property
     def stages(self) -> dict[str, float]:
-        """Stage -> seconds, about; measured when asked for."""
-        machine = Machine.measured(self.device, self.threads)
-        return {part.stage: part.takes(machine, self.processes) for part in self.work if part.count}
+        """Stage -> seconds, about; each is tried for a moment when first asked for."""
+        return {part.stage: part.takes(self.processes) for part in self.work if part.count}
 
     @property
     def seconds(self) -> float:
         """In all, about: more where other programs are at work, less where a training stops early."""
-        fits = [seconds for stage, seconds in self.stages.items() if stage.startswith("train ")]
+        fits = [seconds for stage, seconds in self.stages.items() if stage.startswith(_TRAIN)]
         side_by_side = max([*fits, sum(fits) / self.processes]) if fits else 0.0
         return sum(self.stages.values()) - sum(fits) + side_by_side
+
+    def worthwhile(self) -> Estimate:
+        """With one process where more would not save as much time as they take to start; as it is if nobody can say."""
+        if not any(part.shared or part.stage.startswith(_TRAIN) for part in self.work):
+            return self
+        alone = replace(self, processes=1)
+        return self if alone.seconds - self.seconds > _START else alone
 
     def require_room(self) -> None:
         """Refuse what cannot fit.
@@ -112,6 +123,18 @@ def duration(seconds: float) -> str:
     return f"{max(1, round(seconds))} seconds" if seconds >= 1.5 else "a second"
 
 
+def written(dataset: Dataset, expected: Expected, n_steps: int, *, include_original: bool) -> Work:
+    """The last stage of all methods."""
+    own = len(dataset.episodes) if include_original else 0
+    per_episode, per_step = _WRITTEN
+    return Work(
+        stage="write",
+        count=math.ceil(n_steps / expected.episode) + own,
+        unit="episodes",
+        each=lambda: per_episode + expected.episode * per_step,
+    )
+
+
 def room(dataset: Dataset, expected: Expected, n_steps: int, run: Run, *, include_original: bool) -> dict[str, float]:
     """`disk`, `kept` and `memory` of `Estimate`."""
     episodes = dataset.episodes
@@ -122,7 +145,7 @@ def room(dataset: Dataset, expected: Expected, n_steps: int, run: Run, *, includ
     source = sum(array.nbytes for array in (episodes.observations, episodes.actions, episodes.rewards))
     processes = 1 + (run.workers if run.workers > 1 else 0)
     return {
-        "disk": sum(steps * (state + step) + count * (state + _EPISODE) for steps, count in rows),
+        "disk": sum(steps * (state + step) + count * (state + EPISODE) for steps, count in rows),
         "kept": (source if expected.parameters else 0) + expected.kept,
         "memory": processes * _PROCESS + 2 * source + _TRAINING * expected.parameters + expected.held,
     }

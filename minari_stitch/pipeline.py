@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from minari_stitch.asked import asked_for, twin
-from minari_stitch.cost import Estimate, room
+from minari_stitch.cost import Estimate, room, written
 from minari_stitch.data import minari_io
+from minari_stitch.data.card import LICENSE_KEY
 from minari_stitch.data.ids import datasets_path, id_of
 from minari_stitch.data.kept import runs_path
 from minari_stitch.data.minari_io import Dataset
@@ -60,6 +61,7 @@ def augment(
     n_steps: int | None = None,
     output_id: str | None = None,
     include_original: bool = False,
+    license: str | None = None,
     force: bool = False,
 ) -> Augmented:
     """Write a new dataset of synthetic episodes made from `dataset`.
@@ -71,6 +73,7 @@ def augment(
         n_steps: Steps to make, with `form="bridge"` synthetic ones; by default as many as the source has.
         output_id: Id of the new dataset; by default the source's name with a suffix, in the next free version.
         include_original: Write the source's own episodes first (the paper's D* = D u D_aug).
+        license: Of the new dataset; by default the source's, as far as it is known.
         force: Write it once more, in the next free version, where it is there already.
 
     Returns:
@@ -82,7 +85,7 @@ def augment(
     check_amount(n_steps)
     automatic, output_id = not output_id, output_id or minari_io.next_id(dataset.dataset_id, transform.output_suffix)
     minari_io.check_output_id(output_id)
-    asked = asked_for(dataset, transform, run, n_steps=n_steps, include_original=include_original)
+    asked = asked_for(dataset, transform, run, n_steps=n_steps, include_original=include_original, license=license)
     if automatic and not force and (made := _existing(output_id, asked)):
         return made
     ahead(dataset, transform, run, asked).require_room()
@@ -135,6 +138,7 @@ def ahead(
     output_id = minari_io.next_id(dataset.dataset_id, transform.output_suffix)
     made, steps = twin(output_id, asked), asked["asked_steps"]
     expected = transform.expected(dataset, replace(run, dry=True), steps)
+    own = asked["include_original"]
     on_cpu = run.device.startswith("cpu")
     return Estimate(
         dataset_id=made[0] if made else output_id,
@@ -142,12 +146,12 @@ def ahead(
         method=transform.name,
         n_steps=steps,
         existing=made is not None,
-        work=[*before, *expected.work],
+        work=[*before, *expected.work, written(dataset, expected, steps, include_original=own)],
         processes=run.workers if on_cpu else 1,
         threads=run.threads,
         device=run.device,
         directory=run.directory,
-        **room(dataset, expected, steps, run, include_original=asked["include_original"]),
+        **room(dataset, expected, steps, run, include_original=own),
     )
 
 
@@ -325,6 +329,7 @@ def _write(
         "algorithm_name": record["method"],
         RECORD_KEY: record,
     }
+    metadata |= {LICENSE_KEY: license} if (license := record.get("license")) else {}
     return minari_io.write(
         parts,
         dataset_id=output_id,

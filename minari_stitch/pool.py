@@ -75,7 +75,7 @@ class Pool:
             WorkerError: A process died.
         """
         if self.workers == 1:
-            with _threads(self.threads):
+            with with_threads(self.threads):
                 for args in arguments:
                     yield job(*args, self.progress)
             return
@@ -230,7 +230,8 @@ def follow_parent() -> None:
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def with_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads in this process for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

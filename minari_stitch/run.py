@@ -38,7 +38,7 @@ class Run:
         threads: Threads of each training process.
         executor: Processes of this machine, `local`, or tasks on `ray`.
         progress: Called as `progress(stage, done, total)`.
-        dry: Nothing will be written.
+        dry: No stage is done and nothing written; the device need not be there.
     """
 
     directory: Path
@@ -63,14 +63,18 @@ class Run:
         there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if kind not in there:
             raise ConfigError(f"device={self.device!r} is not supported: use cpu, cuda or mps")
-        if not there[kind]:
-            raise ConfigError(f"device={self.device!r} is not there: torch sees no {kind.upper()} device; use cpu")
-        if kind == "cuda" and (torch.device(self.device).index or 0) >= (count := torch.cuda.device_count()):
-            raise ConfigError(f"device={self.device!r} is not there: torch sees {count}, cuda:0 to cuda:{count - 1}")
+        if not self.dry:
+            self._require_device(kind, there=there[kind])
         if self.precision not in get_args(Precision):
             raise ConfigError(f"precision={self.precision!r} is not possible: use {' or '.join(get_args(Precision))}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed={self.seed} is not possible: use 0 to 2**63 - 1")
+
+    def _require_device(self, kind: str, *, there: bool) -> None:
+        if not there:
+            raise ConfigError(f"device={self.device!r} is not there: torch sees no {kind.upper()} device; use cpu")
+        if kind == "cuda" and (torch.device(self.device).index or 0) >= (count := torch.cuda.device_count()):
+            raise ConfigError(f"device={self.device!r} is not there: torch sees {count}, cuda:0 to cuda:{count - 1}")
 
     @property
     def autocast(self) -> torch.dtype | None:

@@ -1,15 +1,21 @@
 """What a run will take is said before it, and what cannot fit is refused; --dry-run writes nothing."""
 
 import json
+import os
+import time
 
+import h5py
+import minari
+import numpy as np
 import pytest
 import toy
 
 import minari_stitch as ms
-from minari_stitch import cost
+from minari_stitch import cost, pipeline
 from minari_stitch.data import room
 from minari_stitch.errors import ConfigError, OutOfMemoryError, StorageError
-from minari_stitch.transforms.work import Machine, Work
+from minari_stitch.transforms import work
+from minari_stitch.transforms.work import Work
 
 
 def everything(path):
@@ -34,7 +40,7 @@ def test_an_estimate_comes_near_what_is_written_and_writes_nothing(datasets_path
     assert size / 2 < said["disk"] < 2 * size
     kept = sum(file.stat().st_size for file in (datasets_path / ".stitch-runs").rglob("*") if file.is_file())
     assert kept / 4 < said["kept"] + 1000 and said["kept"] < 4 * (kept + 10_000)
-    assert (said["seconds"] > 0) == (method != "resample")
+    assert said["seconds"] > 0 and ("write" in said["stages"]) and (len(said["stages"]) > 1) == (method != "resample")
     again = json.loads(toy.ok(*words(method, *options, "--dry-run", "--json")).stdout)
     assert not [stage for stage in again["stages"] if stage.startswith("train")] and again["existing"]
 
@@ -46,7 +52,7 @@ def test_a_demo_dataset_is_estimated_without_being_made(datasets_path):
     for part in ("medium-replay-stitched-v0", "200,000 steps", "roll out", "train diffusion", "memory", "Nothing was"):
         assert part in said
     found = ms.estimate(toy.DEMO, ms.Real(), n_steps=5000, demo_steps=1000)
-    assert found.stages.keys() == {"roll out"} and 0 < found.seconds < 600
+    assert found.stages.keys() == {"roll out", "write"} and 0 < found.seconds < 600
 
 
 def test_what_cannot_fit_is_refused_before_any_work(datasets_path, monkeypatch):
@@ -73,6 +79,26 @@ def test_room_elsewhere_is_asked_for_elsewhere(tmp_path, monkeypatch):
     assert ms.augment(toy.ID, ms.Resample(), n_steps=50, run_dir=tmp_path / "other").n_steps >= 50
 
 
+def test_mixes_and_imports_that_cannot_fit_are_refused(tmp_path, monkeypatch):
+    toy.write()
+    rows = {"observations": (9, 3), "actions": (9, 2), "rewards": (9,), "terminals": (9,)}
+    with h5py.File(tmp_path / "swing.hdf5", "w") as file:
+        for name, shape in rows.items():
+            file[name] = np.ones(shape)
+    np.savez(tmp_path / "walk-v0.npz", **{name: np.ones(shape) for name, shape in rows.items()})
+    for free in ("free_disk", "free_memory"):
+        with monkeypatch.context() as patch:
+            patch.setattr(room, free, lambda *_: 100)
+            for name, load in (("swing.hdf5", ms.import_d4rl), ("walk-v0.npz", ms.import_ogbench)):
+                options = {"env": "Pendulum-v1"} if name == "swing.hdf5" else {}
+                with pytest.raises((StorageError, OutOfMemoryError), match=rf"{name} would take about .* are free: "):
+                    load(tmp_path / name, dataset_id="my/swing-v0", **options)
+    monkeypatch.setattr(room, "free_disk", lambda _: 1000)
+    with pytest.raises(StorageError, match="a mix of 360 steps would take about .*: take a smaller fraction"):
+        ms.mix([toy.ID], "mixed/walk-v0")
+    assert minari.list_local_datasets().keys() == {toy.ID}
+
+
 def test_free_room_is_what_the_system_says(tmp_path, monkeypatch):
     assert room.free_disk(tmp_path / "not" / "there") == pytest.approx(room.free_disk(tmp_path), rel=0.1)
     assert 10**7 < (whole := room.free_memory()) < 10**14
@@ -94,12 +120,57 @@ def test_amounts_in_words(size, words):
     assert room.in_words(size) == words
 
 
-def test_time_is_counted_work_by_measured_rates():
-    machine = Machine(flops=1e9, call=1e-3)
-    assert Work(stage="a", count=10, flops=1e9, calls=2).takes(machine, 4) == pytest.approx(10 * 1.002)
-    assert Work(stage="a", count=10, seconds=2, shared=True).takes(machine, 4) == pytest.approx(5)
-    measured = Machine.measured("cpu", 1)
-    assert 1e7 < measured.flops < 1e13 and 1e-8 < measured.call < 1e-3
+def test_time_is_counted_work_at_the_cost_of_one():
+    asked = []
+    work = {"stage": "a", "count": 10, "each": lambda: asked.append(1) or 2.0}
+    assert Work(**work).takes(4) == 20 and Work(**work, shared=True).takes(4) == 5 and len(asked) == 2
+
+
+def test_processes_that_are_not_worth_their_start_are_spared(monkeypatch, tmp_path):
+    toy.write()
+    used = []
+
+    def augmented(source, method, run, **_):
+        used.append(run.workers)
+        return ms.Augmented(dataset_id="a/b-v0", path=tmp_path, n_steps=1, n_episodes=1, n_synthetic=1, report={})
+
+    monkeypatch.setattr(pipeline, "augment", augmented)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    words = ["augment", toy.ID, *toy.TINY, "--threads", 1, "--steps", 50, "--device", "cpu", "--json"]
+    toy.ok(*words)
+    toy.ok(*words, "--workers", 2)  # what is asked for is done
+    monkeypatch.setattr(cost, "_START", -1.0)
+    toy.ok(*words)
+    assert used == [1, 2, 4]
+
+
+def test_a_method_that_says_nothing_gets_the_processes_that_it_is_given():
+    source = toy.write()
+    found = ms.estimate(source, ms.Relabel(), n_steps=50, workers=3)
+    assert found.worthwhile() is found
+
+
+def test_a_trial_of_few_rows_tells_what_many_take(monkeypatch):
+    clock, rows = [0.0], []
+
+    def do(count):
+        rows.append(count)
+        clock[0] += 0.3 + 0.02 * count
+
+    monkeypatch.setattr(work.time, "thread_time", lambda: clock[0])
+    for many in (1, 4, 64):
+        assert work.tried(do, many, device="cpu", threads=1) == pytest.approx(0.3 + 0.02 * many)
+    assert max(rows) == 6  # that many one by one are what a trial may take
+
+
+def test_a_stage_takes_about_as_long_as_was_said():
+    toy.write()
+    longer = words("diffstitch", "--set", "models.dynamics.steps=1500")
+    said = json.loads(toy.ok(*longer, "--dry-run", "--json").stdout)["stages"]["train dynamics"]
+    begin = time.thread_time()
+    toy.ok(*longer, "--json")
+    took = time.thread_time() - begin
+    assert 0.1 < said < 3 * took and took < 3 * said + 3  # what else there is
 
 
 # --config

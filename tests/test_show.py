@@ -66,6 +66,16 @@ def test_where_there_are_no_losses(stitched, datasets_path, tmp_path):
     assert not list(datasets_path.glob(".stitch-runs/*"))
 
 
+def test_losses_need_no_device_that_the_run_had(stitched, datasets_path):
+    from minari_stitch.api.training import fits_of
+    from minari_stitch.errors import InvalidDataError
+
+    dataset = minari_io.read(toy.STITCHED)
+    dataset.metadata["minari_stitch"] |= {"device": "cuda:9"}
+    with pytest.raises(InvalidDataError, match="are not in"):  # others' networks: a device is a part of their name
+        fits_of(dataset)
+
+
 def test_curves_fall_from_full_to_empty():
     from minari_stitch.cli.look import curve
 

@@ -36,6 +36,7 @@ def estimate(
     n_steps: int | None = None,
     output_id: str | None = None,
     include_original: bool = False,
+    license: str | None = None,
     seed: int = 0,
     workers: int = 1,
     threads: int | None = None,
@@ -48,9 +49,9 @@ def estimate(
 ) -> Estimate:
     """Time, disk and memory that `augment` with the same arguments will take, about; nothing is written or fetched.
 
-    Work is counted from the sizes of networks, batches and data, and multiplied by how fast this machine is, which is
-    measured for a moment. What the run directory holds already is left out. That a third of the pairs qualify is a
-    guess, and a training may stop early.
+    A step of each stage is tried for a moment on this machine, with networks that have learned nothing, and multiplied.
+    What the run directory holds already is left out. That half of the pairs qualify is a guess, a training may stop
+    early, and other programs take their share.
 
     Args:
         dataset: See `augment`; a demo dataset that is not there is estimated from a few steps in the simulator.
@@ -62,6 +63,7 @@ def estimate(
         n_steps: Steps to make.
         output_id: Id of the new dataset.
         include_original: Write the source's episodes too.
+        license: Of the new dataset.
         seed: Seed of everything.
         workers: Processes.
         threads: Threads of each training process.
@@ -89,6 +91,7 @@ def estimate(
         {"delta": delta, "support": support, "form": form, "pairs": pairs},
         n_steps=n_steps,
         output_id=output_id,
+        license=license,
         seed=seed,
         workers=workers,
         threads=threads,
@@ -101,13 +104,13 @@ def estimate(
         steps = demo.DEFAULT_STEPS if demo_steps is None else demo_steps
         demo.require_room(steps)
         source, each = demo.glimpse(dataset)
-        before = [Work(stage="roll out", count=steps, seconds=each, shared=True)]
+        before = [Work(stage="roll out", count=steps, each=lambda: each, shared=True)]
         n_steps = n_steps or steps
     else:
         source = api.read(dataset, skip_invalid=skip_invalid, download=False, demo_steps=demo_steps, progress=progress)
     directory = pipeline.default_run_directory(source) if run_dir is None else Path(run_dir)
     run = replace(run, directory=directory)
-    asked = asked_for(source, method, run, n_steps=n_steps, include_original=include_original)
+    asked = asked_for(source, method, run, n_steps=n_steps, include_original=include_original, license=license)
     found = pipeline.ahead(source, method, run, asked, before=before)
     found = replace(found, dataset_id=output_id, existing=False) if output_id else found
     found.require_room()

@@ -15,6 +15,7 @@ from minari_stitch import pipeline
 from minari_stitch.config import adjust, checked
 from minari_stitch.data import minari_io
 from minari_stitch.data import mix as mixing
+from minari_stitch.data.card import checked_license
 from minari_stitch.data.minari_io import Dataset, MinariDataset
 from minari_stitch.data.mix import Mixed
 from minari_stitch.data.written import Written, check_writable
@@ -48,6 +49,7 @@ def augment(
     n_steps: int | None = None,
     output_id: str | None = None,
     include_original: bool = False,
+    license: str | None = None,
     seed: int = 0,
     workers: int = 1,
     threads: int | None = None,
@@ -76,6 +78,7 @@ def augment(
         n_steps: Steps to make at least, with `form="bridge"` synthetic ones; by default as many as the source has.
         output_id: Id of the new dataset; by default the source's name with a suffix, in the next free version.
         include_original: Write the source's own episodes first (the paper's D* = D u D_aug, section 4.2).
+        license: Of the new dataset, in Hugging Face's word for it (`cc-by-4.0`, `mit`); by default the source's.
         seed: Seed of everything.
         workers: Processes, or cores of a Ray that is started here; the result does not depend on it.
         threads: Threads of each training process, which change the last bits; by default half the cores.
@@ -107,6 +110,7 @@ def augment(
         {"delta": delta, "support": support, "form": form, "pairs": pairs},
         n_steps=n_steps,
         output_id=output_id,
+        license=license,
         seed=seed,
         workers=workers,
         threads=threads,
@@ -126,7 +130,14 @@ def augment(
         directory = pipeline.default_run_directory(source) if run_dir is None else Path(run_dir)
         run = replace(run, directory=directory, progress=report)
         return pipeline.augment(
-            source, method, run, n_steps=n_steps, output_id=output_id, include_original=include_original, force=force
+            source,
+            method,
+            run,
+            n_steps=n_steps,
+            output_id=output_id,
+            include_original=include_original,
+            license=license,
+            force=force,
         )
 
 
@@ -136,6 +147,7 @@ def plan(
     *,
     n_steps: int | None,
     output_id: str | None,
+    license: str | None = None,
     seed: int,
     workers: int,
     threads: int | None,
@@ -158,6 +170,8 @@ def plan(
     pipeline.check_amount(n_steps)
     if output_id is not None:
         check_output_id(output_id)
+    if license is not None:
+        checked_license(license)
     options: dict[str, Any] = {} if threads is None else {"threads": threads}
     run = Run(
         directory=Path(),
@@ -165,7 +179,6 @@ def plan(
         device=device,
         precision=precision or ("bf16" if on_gpu else "fp32"),
         workers=workers,
-        dry=dry,
         executor=executor,
         **options,
     )
@@ -181,7 +194,7 @@ def plan(
     method = adjust(transform, {transform.shortcuts[name]: value for name, value in given.items()})
     if not dry:
         check_writable()
-    return method, run
+    return method, replace(run, dry=dry)  # whose device is there
 
 
 @checked

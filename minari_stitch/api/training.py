@@ -32,10 +32,13 @@ def fits_of(dataset: Dataset, run_dir: Path | None = None) -> dict[str, FitResul
             "found: fetch or make it"
         )
     source = minari_io.read(record["source"], download=False, skip_invalid=True)
-    run = Run(directory=default_run_directory(source) if run_dir is None else run_dir, seed=record["seed"], dry=True)
-    # Where the run was made need not be there any more.
-    for name in ("device", "precision"):
-        object.__setattr__(run, name, record[name])
+    run = Run(
+        directory=default_run_directory(source) if run_dir is None else run_dir,
+        seed=record["seed"],
+        device=record["device"],
+        precision=record["precision"],
+        dry=True,
+    )
     transform = from_record(record)
     folder = transform.networks(source, run)
     found = fits(folder) if folder is not None and folder.is_dir() else {}

@@ -88,7 +88,7 @@ class Real(Transform):
 
     def expected(self, dataset: Dataset, run: Run, n_steps: int) -> Expected:
         """So many steps in the simulator."""
-        roll = Work(stage="roll out", count=n_steps, seconds=demo.SECONDS, shared=True)
+        roll = Work(stage="roll out", count=n_steps, each=lambda: demo.SECONDS, shared=True)
         return _expected(dataset, n_steps, roll)
 
     def fit(self, dataset: Dataset, run: Run) -> FittedReal:

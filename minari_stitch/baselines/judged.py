@@ -20,7 +20,7 @@ from minari_stitch.learn.tables import Tables, load_weights, train_rows
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 from minari_stitch.transforms.base import LOWEST_ACCEPTANCE, PATIENCE, Sample
-from minari_stitch.transforms.work import Expected, Work, forward, size, training
+from minari_stitch.transforms.work import Expected, Work, repeated, size, training, tried
 
 
 class JudgedJob(Job):
@@ -52,6 +52,7 @@ class JudgedJob(Job):
         judges: Iterable[str],
         n_steps: int,
         episode: float,
+        run: Run,
         *,
         passes: int,
     ) -> Expected:
@@ -62,6 +63,7 @@ class JudgedJob(Job):
             judges: Names of the judging networks.
             n_steps: Steps to make.
             episode: Mean steps of a rollout.
+            run: Where.
             passes: Of all networks, for each row of a chunk.
         """
         config, (states, actions) = self.transform, self.widths
@@ -71,23 +73,21 @@ class JudgedJob(Job):
             name: (self._judge(name, none), (inputs[name],), getattr(config.judges, name)) for name in judges
         }
         work = [
-            training(name, net, rows, fit.steps, fit.batch_size)
+            training(name, net, rows, fit.steps, fit.batch_size, run)
             for name, (net, rows, fit) in everything.items()
             if not self.network(name).exists()
         ]
         chunks, row = self.missing_chunks(n_steps / episode / config.chunk), 4.0 * (3 * states + 2 * actions + 12)
-        costs = [forward(net, *rows) for net, rows, _ in nets.values()]
-        flops, calls = sum(cost[0] for cost in costs), sum(cost[1] for cost in costs)
-        work.append(
-            Work(
-                stage="sample",
-                count=chunks,
-                unit="chunks",
-                flops=passes * config.chunk * flops,
-                calls=passes * calls,
-                shared=True,
-            )
-        )
+
+        def each() -> float:
+            @torch.no_grad()
+            def once(rows: int) -> None:
+                for net, inputs, _ in nets.values():
+                    net.to(run.device)(*repeated(inputs, rows, run.device))
+
+            return passes * tried(once, config.chunk, device=run.device, threads=1)
+
+        work.append(Work(stage="sample", count=chunks, unit="chunks", each=each, shared=True))
         weights = size(*(net for net, _, _ in everything.values()))
         kept = 4.0 * weights + n_steps * row
         return Expected(work=work, episode=episode, kept=kept, parameters=weights, held=n_steps * row)

@@ -117,7 +117,7 @@ class SynthER(Transform):
         row = 2 * states + actions + 1 + bool(dataset.episodes.terminations.any())
         net = ResidualMLP(row, hidden=self.hidden, blocks=self.blocks, generator=torch.Generator())
         nets = {"denoiser": (net, (torch.zeros(1, row), torch.zeros(1)), self.train)}
-        return job.expected(nets, ("dynamics",), n_steps, 1.0, passes=2 * self.sampler_steps)
+        return job.expected(nets, ("dynamics",), n_steps, 1.0, run, passes=2 * self.sampler_steps)
 
 
 class Rows:

@@ -119,7 +119,7 @@ class TATU(Transform):
             "ensemble": (ensemble, (torch.zeros(1, states + actions),), self.ensemble),
             "policy": (policy.decoder, (torch.cat([z, torch.zeros(1, policy.latent)], -1),), self.policy),
         }
-        return job.expected(nets, _judges(dataset), n_steps, (1 + self.horizon) / 2, passes=self.horizon)
+        return job.expected(nets, _judges(dataset), n_steps, (1 + self.horizon) / 2, run, passes=self.horizon)
 
 
 def _judges(dataset: Dataset) -> tuple[str, ...]:

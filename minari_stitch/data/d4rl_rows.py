@@ -26,6 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from minari_stitch.data.room import require_import
 from minari_stitch.errors import InvalidDataError
 
 ROUNDING = 1e-5
@@ -67,12 +68,15 @@ def read_rows(path: Path) -> Rows:
     """Read and check the table of a D4RL file.
 
     Raises:
+        StorageError, OutOfMemoryError: There is no room for it.
         InvalidDataError: It is not HDF5, or not D4RL; lengths differ, a value is not finite, or there is no row.
     """
     try:
         with h5py.File(path, "r") as file:
             found = {name: file[name] for name in (*_TABLES, *_OPTIONAL) if name in file}
-            tables = {name: np.asarray(table[()]) for name, table in found.items() if isinstance(table, h5py.Dataset)}
+            there = {name: table for name, table in found.items() if isinstance(table, h5py.Dataset)}
+            require_import(path, sum(table.nbytes for table in there.values()))
+            tables = {name: np.asarray(table[()]) for name, table in there.items()}
             keys = sorted(file)
     except OSError as error:  # which is all that h5py says about a damaged file
         raise InvalidDataError(f"{path} is not a readable HDF5 file ({error}). Get the file again.") from error

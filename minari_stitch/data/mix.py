@@ -20,7 +20,9 @@ from minari_stitch.data import minari_io
 from minari_stitch.data.card import LICENSE_KEY
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
+from minari_stitch.data.ids import datasets_path
 from minari_stitch.data.provenance import MIX_KEY, RECORD_KEY, original
+from minari_stitch.data.room import EPISODE, require_room
 from minari_stitch.data.storage import plain_attributes
 from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError, InvalidDataError
@@ -118,6 +120,13 @@ def mix(
     sources = [_source(dataset, part) for dataset, part in zip(datasets, chosen, strict=True)]
     n_episodes, n_steps = (sum(source[name] for source in sources) for name in ("n_episodes", "n_steps"))
     chosen = _with_provenance(chosen)
+    require_room(
+        f"a mix of {n_steps:,} steps",
+        disk=sum(_stored(part.episodes) for part in chosen),
+        memory=0,
+        folder=datasets_path(),
+        remedy="take a smaller fraction",
+    )
     infos = _common_infos(chosen)
     record = {
         "version": version("minari-stitch"),
@@ -139,6 +148,12 @@ def mix(
         progress=progress and (lambda done: progress(done, n_episodes)),
     )
     return Mixed(dataset_id=output_id, path=path, n_episodes=n_episodes, n_steps=n_steps, sources=sources)
+
+
+def _stored(episodes: Episodes) -> int:
+    """Bytes that episodes take in the file of a dataset, about."""
+    arrays = (episodes.observations, episodes.actions, episodes.rewards, *episodes.infos.values())
+    return sum(array.nbytes for array in arrays) + EPISODE * len(episodes)
 
 
 def _check_same_kind(first: Dataset, other: Dataset) -> None:

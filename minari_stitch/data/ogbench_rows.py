@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from minari_stitch.data.room import require_import
 from minari_stitch.data.storage import beside
-from minari_stitch.errors import InvalidDataError, StorageError, UnsupportedSpaceError
+from minari_stitch.errors import InvalidDataError, StitchError, StorageError, UnsupportedSpaceError
 
 STATES = ("qpos", "qvel", "button_states")
 """Tables of the simulator's state that a file may hold beside the three that it must."""
@@ -93,6 +94,7 @@ def read_rows(path: Path) -> Rows:
     """Read and check a file.
 
     Raises:
+        StorageError, OutOfMemoryError: There is no room for it.
         UnsupportedSpaceError: Observations are images, or actions are discrete.
         InvalidDataError: It is no npz, or not OGBench's; lengths differ, a value is not finite or out of bounds, or a
             trajectory has no step.
@@ -110,8 +112,9 @@ def read_rows(path: Path) -> Rows:
                     f"{path} has {', '.join(loaded)}: it holds what OGBench's loader makes of a file, without last "
                     "states or with two terminals each. Give the file itself."
                 )
+            require_import(path, sum(member.file_size for member in file.zip.infolist()))
             tables = {name: file[name] for name in (*_TABLES, *STATES) if name in keys}
-    except InvalidDataError:
+    except StitchError:
         raise
     except Exception as error:  # zipfile, zlib, pickle and NumPy each have their own
         raise InvalidDataError(

@@ -7,8 +7,11 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from minari_stitch.data.ids import datasets_path
 from minari_stitch.errors import OutOfMemoryError, StorageError
 
+EPISODE = 4500
+"""Bytes that an episode takes in the file of a dataset beside its rows."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -65,3 +68,18 @@ def require_room(what: str, *, disk: float, memory: float, folder: Path, remedy:
             f"{what} would take about {in_words(memory)} of memory, of which {in_words(there)} are free: {remedy}, or "
             "use a machine with more"
         )
+
+
+def require_import(path: Path, n_bytes: int) -> None:
+    """Refuse, before it is read, a file that cannot be held in memory, or written as a dataset.
+
+    Args:
+        path: The file.
+        n_bytes: Of its tables, uncompressed.
+
+    Raises:
+        StorageError: The disk is too small.
+        OutOfMemoryError: The memory is.
+    """
+    remedy = "import a part of the file"
+    require_room(str(path), disk=n_bytes, memory=2 * n_bytes, folder=datasets_path(), remedy=remedy)

@@ -1,26 +1,38 @@
-"""What stitching will take, counted from the sizes of its networks before anything is trained."""
+"""What stitching will take, found out with networks that have learned nothing, before anything is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import copy
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from minari_stitch.data.episodes import Episodes
 from minari_stitch.diffstitch.config import ModelConfig, StitchConfig
-from minari_stitch.diffstitch.models import NETWORKS, build
-from minari_stitch.transforms.work import Expected, Work, forward, size, training
+from minari_stitch.diffstitch.models import build, bundle
+from minari_stitch.diffstitch.proposals import propose
+from minari_stitch.diffstitch.source import Source
+from minari_stitch.job import Job
+from minari_stitch.learn.scales import Scales
+from minari_stitch.learn.support import REFERENCE, Support
+from minari_stitch.run import Run
+from minari_stitch.transforms.work import Expected, Work, repeated, size, training, tried
 
-_ACCEPTED = 1 / 3
-"""Share of pairs that is taken to qualify: from a tenth to a half do (docs/RESULTS.md)."""
+_ACCEPTED = 1 / 2
+"""Share of pairs that is taken to qualify: from a tenth to nine tenths do (docs/RESULTS.md)."""
 
 
 def expected(
     models: ModelConfig,
     stitch: StitchConfig,
-    widths: tuple[int, int],
-    missing: Iterable[str],
-    missing_chunks: Callable[[float], int],
+    episodes: Episodes,
+    job: Job,
+    run: Run,
+    names: Collection[str],
     bridges: float,
     episode: float,
 ) -> Expected:
@@ -29,29 +41,71 @@ def expected(
     Args:
         models: Sizes of the networks.
         stitch: How pairs are bridged.
-        widths: S and A.
-        missing: Networks that are not trained yet.
-        missing_chunks: Of so many, how many chunks are not there yet.
+        episodes: The source as networks see it.
+        job: Knows what is there already.
+        run: Where.
+        names: Of the networks that the source calls for.
         bridges: To be written.
         episode: Mean steps of an episode that is written.
     """
-    states, actions = widths
-    nets = {name: build(name, states, actions, models, torch.Generator()) for name in _fits(models)}
-    inputs = _inputs(models, states, actions)
-    work = []
-    for name in missing:
-        fit = models.diffusion.fit if name == "diffusion" else getattr(models, name)
-        work.append(training(name, nets[name], inputs[name], fit.steps, fit.batch_size))
-    chunks = missing_chunks(bridges / _ACCEPTED / stitch.chunk)
-    work.append(_stitching(nets, inputs, models, stitch, chunks))
-    weights = size(*nets.values())
-    row = 4.0 * (stitch.longest + 2) * (2 * states + actions + 3)
+    states, actions = job.widths
+    nets = {name: build(name, states, actions, models, torch.Generator()) for name in names}
+    inputs, work = _inputs(models, states, actions), []
+    for name, net in nets.items():
+        if job.network(name).exists():
+            continue
+        fit, autocast = (models.diffusion.fit, run.autocast) if name == "diffusion" else (getattr(models, name), None)
+        work.append(training(name, net, inputs[name], fit.steps, fit.batch_size, run, autocast))
+    work.append(
+        Work(
+            stage="stitch",
+            count=job.missing_chunks(bridges / _ACCEPTED / stitch.chunk),
+            unit="chunks of pairs",
+            each=_Chunk(models=models, stitch=stitch, episodes=episodes, job=job, run=run, nets=nets).seconds,
+            shared=True,
+        )
+    )
+    weights, row = size(*nets.values()), 4.0 * (stitch.longest + 2) * (2 * states + actions + 3)
     kept = 4.0 * weights + bridges / _ACCEPTED * row
     return Expected(work=work, episode=episode, kept=kept, parameters=weights)
 
 
-def _fits(models: ModelConfig) -> tuple[str, ...]:
-    return tuple(name for name in NETWORKS if name != "behaviour" or models.behaviour is not None)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Chunk:
+    """A chunk of pairs, proposed with untrained networks: as costly as with trained ones, but for bridges' lengths."""
+
+    models: ModelConfig
+    stitch: StitchConfig
+    episodes: Episodes
+    job: Job
+    run: Run
+    nets: Mapping[str, nn.Module]
+
+    def seconds(self) -> float:
+        """Of one process, which uses one thread: a chunk in one denoising step, and the other steps."""
+        job, stitch, device = self.job, self.stitch, self.run.device
+        low, high = (np.array(bounds) for bounds in (job.low, job.high))
+        scales = Scales.of(self.episodes, low, high, job.normalizer).to(device)
+        source = Source(self.episodes, scales, stitch.discount, self.models.diffusion.context, job.limit)
+        nets = {name: copy.deepcopy(net).to(device).eval().requires_grad_(False) for name, net in self.nets.items()}
+        models = dataclasses.replace(
+            bundle(nets, scales, self.models, self.run.autocast),
+            support=Support(reference=source.z[:REFERENCE], unit=1.0),
+        )
+        inputs = _inputs(self.models, *job.widths)["diffusion"]
+
+        def chunk(rows: int) -> None:
+            propose(models, source, dataclasses.replace(stitch, chunk=rows, sampler_steps=1), self.run.seed, 0)
+
+        @torch.no_grad()
+        def step(rows: int) -> None:
+            models.denoise(*repeated(inputs, rows, device))
+
+        guided = 2 if self.models.diffusion.return_dropout else 1  # both passes, in one batch
+        windows = round(stitch.chunk * guided * (1 / stitch.nearest + stitch.draws))
+        return tried(chunk, stitch.chunk, device=device, threads=1) + (stitch.sampler_steps - 1) * tried(
+            step, windows, device=device, threads=1
+        )
 
 
 def _inputs(models: ModelConfig, states: int, actions: int) -> dict[str, tuple[Tensor | None, ...]]:
@@ -67,27 +121,3 @@ def _inputs(models: ModelConfig, states: int, actions: int) -> dict[str, tuple[T
         "termination": (torch.zeros(1, states),),
         "behaviour": (torch.zeros(1, states),),
     }
-
-
-def _stitching(
-    nets: dict[str, nn.Module],
-    inputs: dict[str, tuple[Tensor | None, ...]],
-    models: ModelConfig,
-    stitch: StitchConfig,
-    chunks: int,
-) -> Work:
-    """Of each pair a dream and `draws` bridges, each denoised; then its repair, and the other networks once."""
-    (window, layers), (row, calls) = (forward(nets[name], *inputs[name]) for name in ("diffusion", "dynamics"))
-    guided, transitions = 2 if stitch.guidance else 1, stitch.longest + 1
-    passes = stitch.sampler_steps * guided
-    windows, repaired = passes * (1 + stitch.draws), 3 * stitch.repair_steps * transitions
-    similar = 2.0 * stitch.pool * models.diffusion.horizon * inputs["termination"][0].shape[1]  # type: ignore[union-attr]
-    flops = windows * window + (repaired + 3 * transitions) * row + similar
-    return Work(
-        stage="stitch",
-        count=chunks,
-        unit="chunks of pairs",
-        flops=stitch.chunk * flops,
-        calls=2 * passes * layers + 8 * stitch.repair_steps * calls,
-        shared=True,
-    )

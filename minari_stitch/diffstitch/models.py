@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,23 +127,22 @@ def load_models(
     episodes: Episodes, scales: Scales, config: ModelConfig, directory: Path, autocast: torch.dtype | None = None
 ) -> Models:
     """Assemble the bundle from `directory`, on the device of `scales`; `autocast` reduces the U-Net's precision."""
-    device = scales.low.device
-    unused = torch.Generator()
+    unused, widths = torch.Generator(), (episodes.observations.shape[1], episodes.actions.shape[1])
+    nets = {
+        name: load_weights(build(name, *widths, config, unused), directory / f"{name}.pt", scales.low.device)
+        for name in networks(episodes, config)
+    }
+    return bundle(nets, scales, config, autocast)
 
-    def load(name: str) -> Any:
-        if name not in networks(episodes, config):
-            return None
-        net = build(name, episodes.observations.shape[1], episodes.actions.shape[1], config, unused)
-        return load_weights(net, directory / f"{name}.pt", device)
 
-    return Models(
-        config=config,
-        scales=scales,
-        schedule=Schedule.cosine(config.diffusion.diffusion_steps, config.diffusion.parametrisation, device),
-        diffusion=load("diffusion"),
-        autocast=autocast,
-        **{f"{name}_net": load(name) for name in NETWORKS[1:]},
-    )
+def bundle(
+    nets: Mapping[str, nn.Module], scales: Scales, config: ModelConfig, autocast: torch.dtype | None = None
+) -> Models:
+    """The bundle of networks that are on the device of `scales`, ready to be used."""
+    parts: dict[str, Any] = {f"{name}_net": nets.get(name) for name in NETWORKS[1:]}
+    schedule = Schedule.cosine(config.diffusion.diffusion_steps, config.diffusion.parametrisation, scales.low.device)
+    diffusion: Any = nets["diffusion"]
+    return Models(config=config, scales=scales, schedule=schedule, diffusion=diffusion, autocast=autocast, **parts)
 
 
 def moves(z: Tensor, z_next: Tensor, scales: Scales) -> Tensor:

@@ -158,7 +158,7 @@ class DiffStitch(Transform):
         return self._job(_seen(dataset, goals_of(dataset)), run).networks
 
     def expected(self, dataset: Dataset, run: Run, n_steps: int) -> Expected:
-        """Training of the missing networks, and chunks of pairs, of which a third is taken to qualify."""
+        """Training of the missing networks, and chunks of pairs, of which half are taken to qualify."""
         goals = goals_of(dataset)
         seen = _seen(dataset, goals)
         _require_pairs(seen.episodes, self.stitch)
@@ -166,10 +166,8 @@ class DiffStitch(Transform):
         bridge = (self.stitch.shortest + self.stitch.longest) / 2
         whole = {"full": episode, "onward": episode, "bridge": bridge + 2, "transitions": 1.0}
         counted = bridge if self.form in ("bridge", "transitions") else episode
-        missing = [name for name in networks(seen.episodes, self.models) if not job.network(name).exists()]
-        return expected(
-            self.models, self.stitch, job.widths, missing, job.missing_chunks, n_steps / counted, whole[self.form]
-        )
+        names, bridges = networks(seen.episodes, self.models), n_steps / counted
+        return expected(self.models, self.stitch, seen.episodes, job, run, names, bridges, whole[self.form])
 
 
 class StitchJob(Job):

@@ -10,7 +10,7 @@ from torch import Tensor
 from minari_stitch.learn.seeds import seeded
 from minari_stitch.learn.tables import Tables
 
-_REFERENCE = 32_768
+REFERENCE = 32_768
 _HELD = 4096
 _SHARE = 0.9
 _BLOCK = 2**24
@@ -42,7 +42,7 @@ class Support:
             order = torch.randperm(len(steps), device=steps.device, generator=generator)
             return tables.z[tables.state[steps[order[:count]]]]
 
-        reference = some(tables.train, _REFERENCE)
+        reference = some(tables.train, REFERENCE)
         distances = nearest(some(tables.held, _HELD), reference)
         # Held-out states that all have a twin leave no unit: then any distance is too far.
         return cls(reference=reference, unit=max(float(distances.quantile(_SHARE)), 1e-9))

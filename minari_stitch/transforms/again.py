@@ -39,6 +39,7 @@ def again(record: Mapping[str, Any]) -> list[str]:
     words += ["--steps", str(record["n_synthetic" if synthetic else "n_steps"])]
     words += [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
     words += ["--include-original"] if record.get("include_original") else []
+    words += ["--license", record["license"]] if record.get("license") else []
     words += ["--device", record["device"], "--threads", str(record["threads"])]
     return [shlex.join(words)]
 

@@ -1,18 +1,24 @@
-"""What a method is about to do, counted before it is done, and how fast this machine does such things."""
+"""What a method is about to do, counted before it is done; and what one of it costs, by trying it for a moment."""
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_REACHED = 0.3
-"""Of the rate of a product alone, what training and sampling reach: activations, losses and copies take the rest."""
+from minari_stitch.pool import with_threads
+from minari_stitch.run import Run
+
+_MOMENT = 2.0
+"""Seconds of a trial at most, about."""
+_REPEATED = 0.05
+"""Seconds for which what is short is repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,24 +29,24 @@ class Work:
         stage: As progress names it.
         count: Of what is done over and over in it.
         unit: What that is.
-        flops: Floating-point operations of one.
-        calls: Operations of torch that one consists of, each of which costs time however small it is.
-        seconds: Of one, where that was measured instead.
+        each: Tells the seconds of one; asked only when time matters, since it may have to try.
         shared: Whether several processes share it.
     """
 
     stage: str
     count: int
     unit: str = "steps"
-    flops: float = 0.0
-    calls: float = 0.0
-    seconds: float = 0.0
+    each: Callable[[], float]
     shared: bool = False
 
-    def takes(self, machine: Machine, processes: int) -> float:
+    @cached_property
+    def one(self) -> float:
+        """Seconds of one; tried once."""
+        return self.each()
+
+    def takes(self, processes: int) -> float:
         """Seconds in all, about."""
-        each = self.seconds + self.flops / machine.flops + self.calls * machine.call
-        return self.count * each / (processes if self.shared else 1)
+        return self.count * self.one / (processes if self.shared else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,76 +68,43 @@ class Expected:
     held: float = 0.0
 
 
-@dataclass(frozen=True)
-class Machine:
-    """How fast a device is.
+def tried(do: Callable[[int], Any], rows: int, *, device: str, threads: int) -> float:
+    """Seconds that something takes for so many rows at once; where that is long, few tell what one more costs.
 
-    Attributes:
-        flops: Floating-point operations a second, in products of the sizes that small networks have.
-        call: Seconds that an operation of torch costs however small it is.
+    Args:
+        do: Does it for a number of rows.
+        rows: At once.
+        device: Where.
+        threads: While it is done.
     """
-
-    flops: float
-    call: float
-
-    @classmethod
-    @cache
-    def measured(cls, device: str, threads: int) -> Machine:
-        """Measure for a moment, with so many threads."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            return cls._now(device)
-        finally:
-            torch.set_num_threads(before)
-
-    @classmethod
-    def _now(cls, device: str) -> Machine:
-        some, few = torch.randn(4, 128, 192, device=device), torch.zeros(8, device=device)
-        weights, bias = torch.randn(4, 192, 192, device=device), torch.zeros(4, 1, 192, device=device)
-        product = _best(lambda: torch.baddbmm(bias, some, weights), device)
-        return cls(flops=_REACHED * 2 * 4 * 128 * 192 * 192 / product, call=_best(lambda: few + 1, device))
+    with with_threads(threads):
+        do(1)  # what only the first time takes
+        one = _timed(do, 1, device)
+        few = min(rows, max(4, int(_MOMENT / one)))  # at most as long as all of them one by one
+        return one + max(0.0, _timed(do, few, device) - one) * (rows - 1) / max(1, few - 1)
 
 
-def _best(call: Any, device: str) -> float:
-    """Seconds of one call, by the best of a few rounds."""
-    taken = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        for _ in range(10):
-            call()
+def _timed(do: Callable[[int], Any], rows: int, device: str) -> float:
+    """Seconds of one. On a CPU those of this thread, so that what other programs are at counts as little as it can."""
+    clock = time.thread_time if device.startswith("cpu") else time.perf_counter
+    begin, count = clock(), 0
+    while not count or clock() - begin < _REPEATED:
+        do(rows)
         if device.startswith("cuda"):
             torch.cuda.synchronize(device)
-        taken.append((time.perf_counter() - begin) / 10)
-    return min(taken)
+        count += 1
+    return (clock() - begin) / count
 
 
-def forward(net: nn.Module, *inputs: Tensor | None) -> tuple[float, float]:
-    """Floating-point operations of a pass over one row, and the calls of torch in it."""
-    flops = 0
-
-    def count(module: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal flops
-        places = output.shape[-1] if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) else 1
-        flops += 2 * places * sum(parameter.numel() for parameter in module.parameters())
-
-    own = [module for module in net.modules() if not any(True for _ in module.children()) or _is_flat(module)]
-    handles = [module.register_forward_hook(count) for module in own if any(True for _ in module.parameters())]
-    try:
-        with torch.no_grad():
-            net(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return float(flops), 3.0 * sum(1 for _ in net.parameters())
-
-
-def _is_flat(module: nn.Module) -> bool:
-    """Whether it is a layer, or several, whose parameters are its own."""
-    return any(isinstance(child, nn.ParameterList) for child in module.children())
-
-
-def training(name: str, net: nn.Module, inputs: Iterable[Tensor | None], steps: int, batch: int) -> Work:
+def training(
+    name: str,
+    net: nn.Module,
+    inputs: Sequence[Tensor | None],
+    steps: int,
+    batch: int,
+    run: Run,
+    autocast: torch.dtype | None = None,
+) -> Work:
     """The fit of a network: a forward and a backward pass over a batch, and the optimiser, at each step.
 
     Args:
@@ -140,9 +113,29 @@ def training(name: str, net: nn.Module, inputs: Iterable[Tensor | None], steps: 
         inputs: Of one row.
         steps: Gradient steps at most.
         batch: Rows of a step.
+        run: Where.
+        autocast: Reduced precision, or None.
     """
-    flops, calls = forward(net, *inputs)
-    return Work(stage=f"train {name}", count=steps, flops=3 * flops * batch, calls=4 * calls)
+
+    def each() -> float:
+        there = copy.deepcopy(net).to(run.device)
+        optimizer = torch.optim.Adam(there.parameters(), lr=1e-6, fused=True)
+
+        def step(rows: int) -> None:
+            optimizer.zero_grad()
+            with torch.autocast(torch.device(run.device).type, autocast, enabled=autocast is not None):
+                there(*repeated(inputs, rows, run.device)).square().mean().backward()
+            nn.utils.clip_grad_norm_(there.parameters(), 1.0)
+            optimizer.step()
+
+        return tried(step, batch, device=run.device, threads=run.threads)
+
+    return Work(stage=f"train {name}", count=steps, each=each)
+
+
+def repeated(inputs: Sequence[Tensor | None], rows: int, device: str) -> list[Tensor | None]:
+    """Inputs of one row as those of many, on a device."""
+    return [None if one is None else one.to(device).repeat(rows, *[1] * (one.ndim - 1)) for one in inputs]
 
 
 def size(*nets: nn.Module) -> int:

@@ -143,6 +143,24 @@ def test_the_licence_is_that_of_the_source(datasets_path):
         ms.card(toy.ID, license="CC BY 4.0", progress=False)
 
 
+def test_a_licence_of_its_own_is_asked_for_and_kept(datasets_path):
+    toy.write()
+    ms.card(toy.ID, license="cc-by-4.0", progress=False)
+    asked = toy.other("resample", "--steps", 50, "--license", "mit")
+    asked.remove("--force")
+    own = json.loads(toy.ok(*asked, "--json").stdout)["dataset_id"]
+    assert read(own)[0]["license"] == "mit" and "--license mit" in read(own)[1]
+    for again in (asked, ["augment", "--config", datasets_path / own, "--workers", 1]):
+        assert json.loads(toy.ok(*again, "--json").stdout)["existing"]
+    other = ms.augment(own, ms.Resample(), n_steps=50, progress=False).dataset_id
+    assert read(other)[0]["license"] == "mit"
+    plain = [word for word in asked if word not in ("--license", "mit")]
+    assert read(json.loads(toy.ok(*plain, "--json").stdout)["dataset_id"])[0]["license"] == "cc-by-4.0"
+    for more in ([], ["--dry-run"]):
+        result = toy.invoke(*plain, "--license", "CC BY 4.0", *more)
+        assert result.exit_code == 1 and "license='CC BY 4.0' is not possible" in result.stderr
+
+
 def test_a_mix_has_all_licences_or_none_that_is_known(datasets_path):
     ids = [toy.ID, "toy/other-v0", "toy/third-v0"]
     for dataset_id, license in zip(ids, ("mit", "cc-by-4.0", None), strict=True):

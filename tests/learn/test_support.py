@@ -38,7 +38,7 @@ def test_nine_of_ten_held_out_states_are_nearer_than_one(tables):
 
 
 def test_large_sources_are_compared_in_part(tables, monkeypatch):
-    monkeypatch.setattr(module, "_REFERENCE", 50)
+    monkeypatch.setattr(module, "REFERENCE", 50)
     support = Support.of(tables, 0)
     assert support.reference.shape == (50, 3)
     rows = {tuple(row) for row in states_of(tables, tables.train).tolist()}
