@@ -42,7 +42,7 @@ def import_d4rl(
 ) -> None:
     """Write a D4RL file as a Minari dataset."""
     with errors(verbose):
-        from minari_stitch.api import datasets as api
+        from minari_stitch.api import exchange as api
 
         begin = time.monotonic()
         with Bars(err) as progress:

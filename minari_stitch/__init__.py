@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minari_stitch.api.ahead import estimate
-    from minari_stitch.api.datasets import augment, import_d4rl, mix, read
+    from minari_stitch.api.datasets import augment, mix, read
     from minari_stitch.api.edit import filter, scores, select, trim
-    from minari_stitch.api.exchange import export_ogbench, import_ogbench
+    from minari_stitch.api.exchange import export_ogbench, import_d4rl, import_ogbench
     from minari_stitch.api.trust import card, check, report, verify
     from minari_stitch.baselines.controls import Real, Resample
     from minari_stitch.baselines.edm import NoiseConfig
@@ -87,7 +87,7 @@ __all__ = [
 ]
 _HOMES = {
     "api.ahead": ("estimate",),
-    "api.datasets": ("augment", "mix", "import_d4rl", "read"),
+    "api.datasets": ("augment", "mix", "read"),
     "baselines.controls": ("Real", "Resample"),
     "baselines.edm": ("NoiseConfig",),
     "baselines.relabel": ("Relabel",),
@@ -98,7 +98,7 @@ _HOMES = {
     "diffstitch.transform": ("DiffStitch",),
     "api.edit": ("filter", "scores", "select", "trim"),
     "errors": ("StitchError",),
-    "api.exchange": ("export_ogbench", "import_ogbench"),
+    "api.exchange": ("import_d4rl", "export_ogbench", "import_ogbench"),
     "api.trust": ("card", "check", "report", "verify"),
     "learn.judging": ("JudgeConfig",),
     "learn.loop": ("FitConfig",),

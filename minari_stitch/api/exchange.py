@@ -6,14 +6,45 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minari_stitch.api.datasets import AnyDataset, Reporting, read, reports
+from minari_stitch.api.datasets import AnyDataset, Reporting, check_output_id, read, reports
 from minari_stitch.config import checked
 from minari_stitch.data.written import check_writable
-from minari_stitch.sim import ogbench
+from minari_stitch.sim import d4rl, ogbench
+from minari_stitch.sim.d4rl import Imported
 from minari_stitch.sim.ogbench import Exported, ImportedOGBench
 
 if not TYPE_CHECKING:
     AnyDataset = Reporting = Any
+
+
+@checked
+def import_d4rl(file: str | Path, *, env: str, dataset_id: str | None = None, progress: Reporting = None) -> Imported:
+    """Write an HDF5 file of D4RL (v0 to v2) as a Minari dataset, with the environment that has its physics.
+
+    Args:
+        file: The HDF5 file.
+        env: `hopper`, `halfcheetah`, `walker2d`, `pen`, or a Gymnasium id of an environment with Box observations.
+        dataset_id: Id of the new dataset; by default by the file's name.
+        progress: See `augment`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        StitchError: One of its kinds, each with a remedy.
+
+    Example:
+        >>> import minari_stitch as ms
+        >>> ms.import_d4rl("missing.hdf5", env="hopper")
+        Traceback (most recent call last):
+        minari_stitch.errors.DatasetNotFoundError: There is no file missing.hdf5. Check the path.
+    """
+    if dataset_id is not None:
+        check_output_id(dataset_id)
+    check_writable()
+    with reports(progress) as report:
+        write = report and partial(report, "write")
+        return d4rl.import_d4rl(Path(file), env=env, dataset_id=dataset_id, progress=write)
 
 
 @checked
