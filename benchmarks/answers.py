@@ -71,6 +71,7 @@ def cost(code: str, words: list[str], environment: Mapping[str, str]) -> Cost:
     with tempfile.NamedTemporaryFile("r") as status:
         process = subprocess.Popen(
             [sys.executable, "-c", _PEAK.format(status.name) + code, *words],
+            cwd=tempfile.gettempdir(),  # a module of the working directory would come first
             env={**os.environ, **environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -22,7 +22,7 @@ Draw = Callable[..., np.ndarray]
 SIZE = (360, 300)
 """Height and width of a picture in pixels."""
 _CAMERAS = {  # distance in m, point looked at, elevation and azimuth in degrees
-    "Hopper": (2.45, (-0.12, 0.0, 0.75), -14, 90),
+    "Hopper": (2.6, (-0.12, 0.0, 0.83), -14, 90),
     "Walker2d": (2.4, (-0.1, 0.0, 0.66), -14, 90),
     "HalfCheetah": (2.7, (0.1, 0.0, 0.33), -14, 90),
     "AdroitHandPen": (0.6, (0.05, -0.2, 0.22), -30, -45),

@@ -240,10 +240,12 @@ def returns(axes: Axes, metadata: Sequence[Mapping[str, Any]]) -> None:
     margin = 0.04 * (high - low or 1.0)
     span = (low - margin, high + margin)
     axes.plot(span, span, color=GREY, lw=1, zorder=0)
-    axes.scatter(before, after, s=10, c=_density(before, after, span), cmap=_DENSE, linewidths=0)
+    few = len(before) < _FEW  # each a dot of its own
+    colour = {"color": COLOURS["bridge"]} if few else {"c": _density(before, after, span), "cmap": _DENSE}
+    axes.scatter(before, after, s=40 if few else 10, linewidths=0, **colour)
     axes.set(xlim=span, ylim=span, box_aspect=1, xlabel="discounted return before stitching", ylabel="after stitching")
     label = {"ha": "right", "va": "bottom", "rotation": 45, "rotation_mode": "anchor", "transform": axes.transAxes}
-    axes.text(0.98, 0.99, "unchanged", color=GREY, fontsize=8, **label)
+    axes.text(0.95, 0.96, "unchanged", color=GREY, fontsize=8, **label)
     bins = np.linspace(*span, 40)
     above, beside = axes.inset_axes((0, 1.01, 1, 0.16), sharex=axes), axes.inset_axes((1.01, 0, 0.16, 1), sharey=axes)
     above.hist(before, bins, color=COLOURS["source"])
@@ -253,6 +255,7 @@ def returns(axes: Axes, metadata: Sequence[Mapping[str, Any]]) -> None:
         side.axis("off")
 
 
+_FEW = 50
 _DENSE = LinearSegmentedColormap.from_list("dense", ["#f2cf8e", COLOURS["bridge"], "#7a4b00"])
 
 

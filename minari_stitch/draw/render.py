@@ -171,7 +171,7 @@ def _shot(
     shot.paste(Image.fromarray(shown), (_BORDER, _BORDER))
     draw, font = ImageDraw.Draw(shot), ImageFont.load_default(15)
     at = (shot.width // 2, height + _BORDER + middle)
-    said = f"step {state}: {_SAYS[part]}"
+    said = f"step {state}, {_SAYS[part]}"
     if state > episode.begin and episode.source is not None:
         said += ", source ended" if ghost is None else ", source as a ghost"
     draw.text(at, said, fill=INKS[part], anchor="mm", font=font)
