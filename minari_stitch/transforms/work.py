@@ -19,8 +19,9 @@ from minari_stitch.run import Run
 
 _MOMENT = 2.0
 """Seconds of a trial at most, about."""
-_REPEATED = 0.2
-"""Seconds for which what is short is repeated."""
+_REPEATED = 0.05
+"""Seconds for which what is short is repeated, and at least a few times."""
+_FEW = 4
 _FIRST = 4
 """Calls after which a GPU is at its pace: a training step is recorded in the last of them."""
 
@@ -93,7 +94,7 @@ def _timed(do: Callable[[int], Any], rows: int, device: str) -> float:
     for _ in range(1 if device.startswith("cpu") else _FIRST):
         do(rows)
     times = [clock()]
-    while len(times) == 1 or times[-1] - times[0] < _REPEATED:
+    while (spent := times[-1] - times[0]) < _REPEATED or (len(times) <= _FEW and spent < _MOMENT / 4):
         do(rows)
         if device.startswith("cuda"):
             torch.cuda.synchronize(device)
