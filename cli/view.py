@@ -40,7 +40,7 @@ def new_table(title: str | None, *columns: str) -> Table:
         if index == 0:
             table.add_column(column, style="cyan", no_wrap=True)  # A name that is cut short cannot be typed.
         else:
-            table.add_column(column, justify="right")
+            table.add_column(column, justify="right", overflow="fold")  # a number that is cut short is another one
     return table
 
 

@@ -128,7 +128,7 @@ def test_the_record_says_how_it_was_made(stitched):
     source, result = read(toy.ID), read(toy.STITCHED)
     record = result.metadata[RECORD_KEY]
     assert (record["source"], record["source_fingerprint"]) == (toy.ID, source.fingerprint)
-    assert (record["method"], record["version"], record["seed"]) == ("DiffStitch", "0.1.0", 0)
+    assert (record["method"], record["version"], record["seed"]) == ("DiffStitch", ms.__version__, 0)
     assert (record["device"], record["precision"], record["threads"]) == ("cpu", "fp32", 1)
     assert record["n_steps"] == stitched["n_steps"] and record["n_episodes"] == stitched["n_episodes"]
     assert record["include_original"] is False

@@ -50,7 +50,7 @@ def estimate(
     """Time, disk and memory that `augment` with the same arguments will take, about; nothing is written or fetched.
 
     A step of each stage is tried for a moment on this machine, with networks that have learned nothing, and multiplied.
-    What the run directory holds already is left out. That half of the pairs qualify is a guess, a training may stop
+    What the run directory holds already is left out. That a third of the pairs qualify is a guess, a training may stop
     early, and other programs take their share.
 
     Args:

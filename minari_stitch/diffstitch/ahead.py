@@ -22,7 +22,7 @@ from minari_stitch.learn.support import REFERENCE, Support
 from minari_stitch.run import Run
 from minari_stitch.transforms.work import Expected, Work, repeated, size, training, tried
 
-_ACCEPTED = 1 / 2
+_ACCEPTED = 1 / 3
 """Share of pairs that is taken to qualify: from a tenth to nine tenths do (docs/RESULTS.md)."""
 
 

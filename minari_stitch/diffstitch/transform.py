@@ -158,7 +158,7 @@ class DiffStitch(Transform):
         return self._job(_seen(dataset, goals_of(dataset)), run).networks
 
     def expected(self, dataset: Dataset, run: Run, n_steps: int) -> Expected:
-        """Training of the missing networks, and chunks of pairs, of which half are taken to qualify."""
+        """Training of the missing networks, and chunks of pairs, of which a third are taken to qualify."""
         goals = goals_of(dataset)
         seen = _seen(dataset, goals)
         _require_pairs(seen.episodes, self.stitch)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from minari_stitch.learn.steps import Steps
 from minari_stitch.pool import with_threads
 from minari_stitch.run import Run
 
 _MOMENT = 2.0
 """Seconds of a trial at most, about."""
-_REPEATED = 0.05
+_REPEATED = 0.2
 """Seconds for which what is short is repeated."""
+_FIRST = 4
+"""Calls after which a GPU is at its pace: a training step is recorded in the last of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,6 @@ def tried(do: Callable[[int], Any], rows: int, *, device: str, threads: int) -> 
         threads: While it is done.
     """
     with with_threads(threads):
-        do(1)  # what only the first time takes
         one = _timed(do, 1, device)
         few = min(rows, max(4, int(_MOMENT / one)))  # at most as long as all of them one by one
         return one + max(0.0, _timed(do, few, device) - one) * (rows - 1) / max(1, few - 1)
@@ -87,13 +90,16 @@ def tried(do: Callable[[int], Any], rows: int, *, device: str, threads: int) -> 
 def _timed(do: Callable[[int], Any], rows: int, device: str) -> float:
     """Seconds of one. On a CPU those of this thread, so that what other programs are at counts as little as it can."""
     clock = time.thread_time if device.startswith("cpu") else time.perf_counter
-    begin, count = clock(), 0
-    while not count or clock() - begin < _REPEATED:
+    for _ in range(1 if device.startswith("cpu") else _FIRST):
+        do(rows)
+    times = [clock()]
+    while len(times) == 1 or times[-1] - times[0] < _REPEATED:
         do(rows)
         if device.startswith("cuda"):
             torch.cuda.synchronize(device)
-        count += 1
-    return (clock() - begin) / count
+        times.append(clock())
+    taken = sorted(after - before for before, after in itertools.pairwise(times))
+    return taken[len(taken) // 4]  # caches are cold after other programs' turns
 
 
 def training(
@@ -118,17 +124,20 @@ def training(
     """
 
     def each() -> float:
-        there = copy.deepcopy(net).to(run.device)
-        optimizer = torch.optim.Adam(there.parameters(), lr=1e-6, fused=True)
+        there, generator = copy.deepcopy(net).to(run.device), torch.Generator(run.device)
+        kind = torch.device(run.device).type
 
-        def step(rows: int) -> None:
-            optimizer.zero_grad()
-            with torch.autocast(torch.device(run.device).type, autocast, enabled=autocast is not None):
-                there(*repeated(inputs, rows, run.device)).square().mean().backward()
-            nn.utils.clip_grad_norm_(there.parameters(), 1.0)
-            optimizer.step()
+        @cache
+        def steps(rows: int) -> Steps:
+            given = repeated(inputs, rows, run.device)
 
-        return tried(step, batch, device=run.device, threads=run.threads)
+            def loss(net: nn.Module, _: torch.Generator) -> Tensor:
+                with torch.autocast(kind, autocast, enabled=autocast is not None):
+                    return net(*given).square().mean()
+
+            return Steps(there, loss, generator, clip=1.0, count=1)
+
+        return tried(lambda rows: steps(rows)(1e-6), batch, device=run.device, threads=run.threads)
 
     return Work(stage=f"train {name}", count=steps, each=each)
 
