@@ -110,6 +110,9 @@ class StitchConfig:
     pursue one goal, so that returns can be compared."""
     nearest: Share = 1.0
     """Share of the drawn pairs that are bridged: those whose target is most like what was dreamed."""
+    spread: bool = False
+    """Pairs that are bridged together share no trajectory, as far as there are others; of `reach` and `connect`, whose
+    nearest pairs else lead to a few targets."""
     similarity: Literal["euclidean", "cosine"] = "euclidean"
     """How a dreamed state is compared with a target (paper: cosine)."""
     min_similarity: float | None = None

@@ -99,6 +99,33 @@ def closest(dream: Tensor, fits: Tensor, targets: Tensor, config: StitchConfig) 
     return torch.cat(best), torch.cat(index)
 
 
+def spread(similarity: Tensor, heads: Tensor, tails: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The most similar cells that share no trajectory with each other; once none is left, of the other cells again.
+
+    Args:
+        similarity: `(B, P)` of sources and targets, -inf where they may not be joined: taken when no other is left.
+        heads: `(B,)` trajectories of the sources.
+        tails: `(P,)` trajectories of the targets.
+        count: Cells, at most B P.
+
+    Returns:
+        Rows and columns, two `(count,)`.
+    """
+    others, left, cells = similarity.clone(), similarity.clone(), []
+    for _ in range(count):
+        if left.max() == -torch.inf:
+            left = others.clone()
+        best, at = left.flatten().max(0)
+        closed = best == -torch.inf
+        row, column = divmod(int(similarity.argmin() if closed else at), left.shape[1])
+        cells.append((row, column))
+        others[row, column] = -torch.inf
+        left[heads == heads[row]] = -torch.inf
+        left[:, tails == tails[column]] = -torch.inf
+    rows, columns = torch.tensor(cells, device=similarity.device).T
+    return rows, columns
+
+
 def _similarity(dream: Tensor, targets: Tensor, config: StitchConfig) -> Tensor:
     """`(B, I, P)` of dreamed states `(B, I, S)` with targets `(B, P, S)` or `(1, P, S)`; 1 is equal."""
     shape = (*dream.shape[:2], targets.shape[1])

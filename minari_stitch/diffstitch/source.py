@@ -129,6 +129,12 @@ class Source:
             self._regions[count] = Regions(self.z, self.episode, self.step, count, seed=0)
         return self._regions[count]
 
+    def pace(self, steps: int) -> Tensor:
+        """`(S,)` how far so many steps lead in each dimension (root mean square); 1 where no episode has as many."""
+        last = max(0, len(self.z) - steps)
+        change = (self.z[steps:] - self.z[:last])[self.episode[steps:] == self.episode[:last]]
+        return change.square().mean(0).sqrt().clamp(min=1e-6) if len(change) else torch.ones_like(self.z[0])
+
     def suffix_return(self, source: Tensor, target: Tensor, steps: Tensor) -> Tensor:
         """`(B,)` discounted return of the target's suffix, cut where the time limit cuts the stitched episode."""
         allowed = self.limit - (self.step[source] + steps + 1)

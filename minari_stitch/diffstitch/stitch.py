@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from minari_stitch.diffstitch.config import QualifyConfig, StitchConfig
-from minari_stitch.diffstitch.dream import closest, generate
+from minari_stitch.diffstitch.dream import closest, generate, spread
 from minari_stitch.diffstitch.models import Models
 from minari_stitch.diffstitch.repair import repair
 from minari_stitch.diffstitch.source import Source
@@ -152,13 +152,17 @@ def estimate_steps(
     and to the qualification.
 
     Returns:
-        Pairs; where no candidate is open or similar enough, `reachable` is False.
+        Pairs; where no candidate is open or similar enough, `reachable` is False. With `config.spread` only as many as
+        are bridged together, of as many trajectories as there are.
     """
     rows, count = candidates.source, len(candidates.source)
     unknown = torch.zeros(count, dtype=torch.long, device=rows.device)
     low, high = config.shortest, config.longest
+    targets = source.z[candidates.targets]
     if config.fixed_steps is not None:
-        dream = source.z[rows][:, None]
+        # No dream says what can be reached: the nearest, in units of how far the data get in as many steps.
+        pace = source.pace(config.fixed_steps + 1)
+        dream, targets = source.z[rows][:, None] / pace, targets / pace
     else:
         window = generate(models, source, rows, None, unknown, config, generator)
         # After n generated states comes window state n + 1: that is where the target would stand.
@@ -169,22 +173,25 @@ def estimate_steps(
         open_ = open_ & source.may_follow(rows[:, None], candidates.targets)
     lengths = low + torch.arange(dream.shape[1], device=rows.device)
     fits = source.fits(rows[:, None], lengths)
-    best, offset = closest(dream, fits, source.z[candidates.targets], config)
+    best, offset = closest(dream, fits, targets, config)
     if config.pairs == "connect":
         open_ = open_ & source.adds(rows, candidates.targets[0], low + offset, config)
     best = best.masked_fill(~open_, -torch.inf)
-    if config.pairs == "reference" and config.min_similarity is not None:
+    each = torch.arange(count, device=rows.device)
+    if config.spread and len(candidates.targets) == 1:
+        trajectories = source.episode[rows], source.episode[candidates.targets[0]]
+        each, choice = spread(best, *trajectories, count=min(config.chunk, count))
+    elif config.pairs == "reference" and config.min_similarity is not None:
         noise = torch.rand(best.shape, device=best.device, generator=generator)
         choice = noise.masked_fill(best < config.min_similarity, -1.0).argmax(1)
     else:
         choice = best.argmax(1)
-    every = torch.arange(count, device=rows.device)
-    value = best[every, choice]
+    value = best[each, choice]
     floor = -torch.inf if config.min_similarity is None else config.min_similarity
     return Pairs(
-        source=rows,
-        target=candidates.targets.expand(count, -1)[every, choice],
-        steps=low + offset[every, choice],
+        source=rows[each],
+        target=candidates.targets.expand(count, -1)[each, choice],
+        steps=low + offset[each, choice],
         similarity=value,
         reachable=value.isfinite() & (value >= floor),
     )

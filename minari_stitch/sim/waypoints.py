@@ -1,7 +1,8 @@
 """Demo datasets of point mazes: a controller that follows waypoints, and no training.
 
 A way through the maze is found by breadth-first search, and a noisy proportional-derivative controller follows the
-middles of its cells, as in D4RL. An episode has one goal and is truncated some steps after reaching it.
+middles of its cells, as in D4RL, or random places in them. An episode has one goal and is truncated some steps after
+reaching it.
 
 `play`: from anywhere to anywhere. `stitch`: goals four cells away, 200 steps (after OGBench's sets of that name).
 `split`: one goal, and a gap across the maze that no trajectory enters: half of the steps wander about where the task
@@ -38,6 +39,7 @@ _NAMES = {"umaze": "UMaze", "medium": "Medium", "large": "Large", "zigzag": "UMa
 _ZIGZAG = ["111111", "100001", "111101", "111101", "100001", "101111", "101111", "100001", "111111"]
 _GAPS = {"split": 0.6, "split-near": 0.3, "split-meet": -1.0}
 _WIDE = 1.4  # gap of the maze whose walls are thicker: clones and clusters span the others
+_ASIDE = 0.3  # cells from the middles of those that its trajectories pass through: they fill its corridors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +51,14 @@ class MazeRecipe:
         env: Name of the maze (`umaze`).
         kind: See the module.
         gap: Of `split`: width in cells of what no trajectory enters; where it is negative, trajectories overlap so far.
+        aside: Cells from the middle of a cell, up to which a way leads through it.
     """
 
     dataset_id: str
     env: str
     kind: Literal["play", "stitch", "split"]
     gap: float = 0.0
+    aside: float = 0.0
 
     algorithm = "waypoints"
 
@@ -108,7 +112,9 @@ class MazeRecipe:
     @property
     def metadata(self) -> dict[str, Any]:
         """What a dataset says beside its description."""
-        about = {"kind": self.kind, "noise": NOISE, **({"gap": self.gap} if self.kind == "split" else {})}
+        about: dict[str, Any] = {"kind": self.kind, "noise": NOISE}
+        about |= {"gap": self.gap} if self.kind == "split" else {}
+        about |= {"aside": self.aside} if self.aside else {}
         # Evaluated, an episode ends at its goal: its return is 1 or 0, and a score is the share that succeeds.
         evaluated = dataclasses.replace(self.spec, kwargs=self.spec.kwargs | {"continuing_task": False})
         return {
@@ -168,7 +174,7 @@ class _Split:
     """`split`: the maze is cut in the middle of the longest straight stretch of the way from start to goal."""
 
     def __init__(self, recipe: MazeRecipe, maze: Maze) -> None:
-        self._maze = maze
+        self._maze, self._aside = maze, recipe.aside
         self._start, self._goal = recipe.ends
         self._distance = maze.distances(self._goal)
         middle, half = self._distance[maze.stretch(self._start, self._goal)].mean(), recipe.gap / 2
@@ -181,11 +187,11 @@ class _Split:
         if actor == "start":
             options = {"reset_cell": np.array(self._start), "goal_cell": np.array(self._goal)}
             places = [self._place(actor, rng) for _ in range(4)]
-            part = _walk(env, self._maze, options, places, rng, towards_goal=False)
+            part = _walk(env, self._maze, options, places, rng, aside=self._aside, towards_goal=False)
         else:
             first, via = self._place(actor, rng), self._place(actor, rng)
             options = {"reset_cell": self._maze.cell(first), "goal_cell": np.array(self._goal)}
-            part = _walk(env, self._maze, options, [via], rng, stay=STAY)
+            part = _walk(env, self._maze, options, [via], rng, aside=self._aside, stay=STAY)
         return part if self._outside(actor, part["infos"]["qpos"]).all() else None
 
     def _outside(self, actor: str, places: np.ndarray, within: float = np.inf) -> np.ndarray:
@@ -223,6 +229,7 @@ def _walk(
     places: Sequence[np.ndarray],
     rng: np.random.Generator,
     *,
+    aside: float = 0.0,
     limit: int | None = None,
     stay: int | None = None,
     towards_goal: bool = True,
@@ -235,6 +242,7 @@ def _walk(
         options: Cells of start and goal.
         places: Visited first.
         rng: Of ways and noise.
+        aside: Cells from the middles of cells, up to which waypoints lie.
         limit: Steps after which the episode is truncated; None: as the environment has it.
         stay: Steps after which it is truncated once the goal is reached; None: never for that.
         towards_goal: Whether to go to the goal in the end; else the episode ends at the last of `places`.
@@ -253,7 +261,10 @@ def _walk(
             waypoints.popleft()
         if not waypoints and ahead:
             way = maze.route(tuple(maze.cell(place).tolist()), tuple(maze.cell(ahead[0]).tolist()), rng)
-            waypoints.extend([maze.centre(cell) for cell in way[1:-1]] + [ahead.popleft()])
+            middles = [maze.centre(cell) for cell in way[1:-1]]
+            if aside:
+                middles = [middle + maze.scale * rng.uniform(-aside, aside, 2) for middle in middles]
+            waypoints.extend([*middles, ahead.popleft()])
         if not waypoints:
             break
         wanted = _GAIN * (waypoints[0] - place) - _DAMPING * velocity
@@ -288,4 +299,5 @@ for _env in _NAMES:
     for _name in ("play", *_GAPS, "stitch"):
         _id, _kind = f"demo/pointmaze/{_env}-{_name}-v0", _name.partition("-")[0]
         _gap = _WIDE if (_env, _name) == ("zigzag", "split") else _GAPS.get(_name, 0.0)
-        MAZE_RECIPES[_id] = MazeRecipe(dataset_id=_id, env=_env, kind=_kind, gap=_gap)  # type: ignore[arg-type]
+        _aside = _ASIDE if _env == "zigzag" else 0.0
+        MAZE_RECIPES[_id] = MazeRecipe(dataset_id=_id, env=_env, kind=_kind, gap=_gap, aside=_aside)  # type: ignore[arg-type]

@@ -164,3 +164,16 @@ def _on_cpu(make, made):
         return result
 
     return wrapped
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=some_lengths, steps=st.integers(1, 20), seed=st.integers(0, 99))
+def test_the_pace_is_what_so_many_steps_change(lengths, steps, seed):
+    data, source = source_of(lengths, seed=seed)
+    changes = [
+        (source.z[row + steps] - source.z[row]).double().numpy()
+        for row, _, t, length, _ in rows_of(data)
+        if t + steps <= length
+    ]
+    expected = np.sqrt(np.mean(np.square(changes), axis=0)) if changes else np.ones(source.z.shape[1])
+    np.testing.assert_allclose(source.pace(steps), expected, rtol=1e-4, atol=1e-5)

@@ -3,6 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from linear import TINY, episodes, exact, next_state, reward
 
 from minari_stitch.diffstitch import dream, stitch
@@ -212,11 +214,47 @@ def test_a_fixed_length_needs_no_dream(monkeypatch):
     for b in pairs.reachable.nonzero().flatten().tolist():
         start, z = candidates.source[b], source.z
         distances = {
-            target: (z[target] - z[start]).norm().item()
+            target: ((z[target] - z[start]) / source.pace(6)).norm().item()
             for target in candidates.targets[0].tolist()
             if source.may_follow(start[None], torch.tensor([target]))
         }
         assert pairs.target[b].item() == min(distances, key=distances.__getitem__)
+
+
+@given(
+    heads=st.lists(st.integers(0, 3), min_size=1, max_size=6),
+    tails=st.lists(st.integers(0, 3), min_size=1, max_size=6),
+    count=st.integers(1, 8),
+    seed=st.integers(0, 99),
+)
+def test_spread_pairs_share_no_trajectory_while_there_are_others(heads, tails, count, seed):
+    shape = len(heads), len(tails)
+    similarity = torch.randperm(shape[0] * shape[1], generator=seeded(seed)).float().reshape(shape)
+    similarity[similarity < 3] = -torch.inf  # closed
+    count = min(count, similarity.numel())
+    rows, columns = dream.spread(similarity, torch.tensor(heads), torch.tensor(tails), count)
+    cells = [(i, j) for i in range(shape[0]) for j in range(shape[1]) if similarity[i, j] > -torch.inf]
+    cells.sort(key=lambda cell: -similarity[cell])
+    expected, open_ = [], cells
+    while cells and len(expected) < count:
+        open_ = open_ or cells
+        i, j = open_[0]
+        expected.append((i, j))
+        cells.remove((i, j))
+        open_ = [(a, b) for a, b in open_ if heads[a] != heads[i] and tails[b] != tails[j]]
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True))[: len(expected)] == expected
+    assert len(rows) == count and (similarity[rows, columns][len(expected) :] == -torch.inf).all()
+
+
+def test_pairs_that_are_spread_fill_a_chunk_with_other_trajectories(dreaming):
+    _, models, source = world()
+    config = dataclasses.replace(CONFIG, source_fraction=1.0, target_fraction=1.0, chunk=3, pool=200)
+    for spread, distinct in ((False, False), (True, True)):
+        settings = dataclasses.replace(config, spread=spread)
+        pairs = estimate_steps(models, source, choose_pairs(source, config, 60, seeded(3)), settings, seeded(4))
+        kept = pairs.nearest(3)
+        ends = [len(source.episode[rows].unique()) for rows in (kept.source, kept.target)]
+        assert kept.reachable.all() and (ends == [3, 3]) == distinct
 
 
 def test_a_pair_without_an_open_target_is_unreachable(dreaming):
