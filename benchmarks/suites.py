@@ -69,10 +69,12 @@ OVER = Variant(
         ("stitch.pairs", "connect"),
         ("stitch.rising", True),
         ("stitch.nearest", 0.02),
+        ("stitch.spread", True),
         ("stitch.latest_source", 400),
         ("stitch.fixed_steps", 52),
         ("stitch.max_bridge", 52),
         ("stitch.repair_steps", 300),
+        ("stitch.imitation", 0.0),
         ("qualify.support", 200.0),
         ("models.diffusion.horizon", 56),
         ("models.diffusion.fit.steps", 400),
@@ -81,10 +83,12 @@ OVER = Variant(
         ("models.inverse.steps", 3_000),
         ("models.reward.steps", 300),
         ("models.termination.steps", 200),
+        ("models.behaviour", None),
     ),
     steps=50_000,
 )
-"""Bridges over what no trajectory enters: as long as it takes, and as far from all data (docs/EXPERIMENTS.md, 16)."""
+"""Bridges over what no trajectory enters, where no behaviour is known: as long as it takes, as far from all data, and to
+many targets (docs/EXPERIMENTS.md, 16 and 18)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Demo datasets of point mazes, in the real environment."""
 
+import dataclasses
+
 import minari
 import numpy as np
 import pytest
@@ -83,6 +85,18 @@ def test_nothing_enters_the_gap(name):
         if side == "start":
             assert tuple(maze.cell(achieved[0])) == start
     assert sides == {"start": 1500, "goal": 1500}
+
+
+def test_ways_may_lead_aside_of_the_middles_of_cells():
+    """Along the first corridor, which runs east."""
+    recipe = MAZE_RECIPES["demo/pointmaze/zigzag-split-v0"]
+    middle = Maze(recipe.spec.kwargs["maze_map"]).centre(recipe.ends[0])[1]
+    aside = []
+    for width in (recipe.aside, 0.0):
+        episodes = demo.rollout(dataclasses.replace(recipe, aside=width), n_steps=4000, workers=1)
+        x, y = episodes.observations[:, :2].T
+        aside.append(np.abs(y - middle)[(x > 0) & (x < 1) & (y > 2)].mean())
+    assert recipe.metadata["waypoints"]["aside"] == recipe.aside and aside[0] > 2 * aside[1]
 
 
 def test_where_trajectories_meet_they_overlap():
