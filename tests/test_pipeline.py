@@ -409,6 +409,7 @@ def test_delta_amount_and_form_reuse_models_and_proposals(run_directory, words):
     ("words", "trains"),
     [
         (("--set", "stitch.draws=1"), False),
+        (("--set", "stitch.discount=0.9"), False),
         (("--pairs", "paper"), False),
         (("--set", "models.dynamics.steps=50"), True),
         (("--set", "models.diffusion.mask=paper"), True),

@@ -134,7 +134,8 @@ class DiffStitch(Transform):
             self,
             seen,
             run,
-            trained=[self.models, self.stitch.discount],
+            # Only a network that is told a return learns from discounted ones.
+            trained=[self.models, self.stitch.discount if self.models.diffusion.return_dropout else None],
             sampled=[self.stitch],
             normalizer=self.models.diffusion.normalizer,
         )
