@@ -87,8 +87,8 @@ OVER = Variant(
     ),
     steps=50_000,
 )
-"""Bridges over what no trajectory enters, where no behaviour is known: as long as it takes, as far from all data, and to
-many targets (docs/EXPERIMENTS.md, 16 and 18)."""
+"""Bridges over what no trajectory enters, where no behaviour is known: as long as it takes, as far from all data, and
+to many targets (docs/EXPERIMENTS.md, 16 and 18)."""
 
 
 @dataclass(frozen=True, kw_only=True)
