@@ -241,7 +241,9 @@ def returns(axes: Axes, metadata: Sequence[Mapping[str, Any]]) -> None:
     span = (low - margin, high + margin)
     axes.plot(span, span, color=GREY, lw=1, zorder=0)
     few = len(before) < _FEW  # each a dot of its own
-    colour = {"color": COLOURS["bridge"]} if few else {"c": _density(before, after, span), "cmap": _DENSE}
+    colour: dict[str, Any] = (
+        {"color": COLOURS["bridge"]} if few else {"c": _density(before, after, span), "cmap": _DENSE}
+    )
     axes.scatter(before, after, s=40 if few else 10, linewidths=0, **colour)
     axes.set(xlim=span, ylim=span, box_aspect=1, xlabel="discounted return before stitching", ylabel="after stitching")
     label = {"ha": "right", "va": "bottom", "rotation": 45, "rotation_mode": "anchor", "transform": axes.transAxes}
