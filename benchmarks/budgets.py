@@ -100,7 +100,7 @@ BUDGETS = {
             evaluations=1,
             episodes=25,
             lanes=8,
-            steps={"dt": 800, "iql": 5_000, "td3_bc": 5_000, "bc": 5_000},
+            steps={"dt": 3_000, "iql": 5_000, "td3_bc": 5_000, "bc": 5_000},
             settings={
                 "dt": _SMALL_DT | {"warmup": 300},
                 "iql": _MAZE_TD | _RATES | {"beta": 0.3},
