@@ -28,10 +28,11 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import data, experiment, prepare, trainer
-from benchmarks.algos import iql, td3_bc
+from benchmarks.algos import bc, iql, td3_bc
 from benchmarks.batches import parse_ratio
-from benchmarks.budgets import BUDGETS
+from benchmarks.budgets import BUDGETS, Budget
 from benchmarks.data import AugmentedKind, LearnerData
+from benchmarks.diagnosis import plot, rows
 from benchmarks.evaluate import Reference
 from benchmarks.suites import DEFAULT_DATASET, Experiment, choose
 from benchmarks.trainer import TrainingRun
@@ -58,7 +59,7 @@ class Looked:
     Attributes:
         table: The data as the learner reads them.
         synthetic: Steps that were generated and that batches may hold.
-        first: `(bridges,)` first step of each bridge.
+        first: `(bridges,)` first step of each bridge; none where its steps were written one by one.
         junction: `(bridges,)` the original step that it leaves from the same state.
     """
 
@@ -74,11 +75,13 @@ class Looked:
         synthetic = table.synthetic.numpy()
         first = np.flatnonzero(synthetic & ~np.concatenate([[False], synthetic[:-1]]))
         about = [metadata for metadata in made.episodes.metadata if "bridge_start" in metadata]
+        if not about and synthetic.any() and (table.episodes.lengths[table.original_episodes :] == 1).all():
+            first = first[:0]
         place = {number: index for index, number in enumerate(source.episode_ids.tolist())}
         junction = [source.episodes.offsets[place[m["source_episode"]]] + m["source_step"] for m in about]
         if len(junction) != len(first):
             raise StitchError(f"{made.dataset_id!r} holds no bridges: diagnose what method diffstitch made")
-        return cls(table=table, synthetic=np.flatnonzero(synthetic), first=first, junction=np.array(junction))
+        return cls(table=table, synthetic=np.flatnonzero(synthetic), first=first, junction=np.array(junction, int))
 
 
 def measure(
@@ -110,7 +113,9 @@ def measure(
     rng = np.random.default_rng(seed)
     sections = {"learner": _play(module, config, state, source, looked, plan.episodes, seed, rng)}
     if module.CONTEXT == 1:
-        sections["actions"] = _actions(lambda states: module.act(config, state, states), looked, rng)
+        sections["actions"] = _actions(lambda states: module.act(config, state, states), looked, rng) | _oddity(
+            dataset_id, looked, plan, seed, rng
+        )
     if algo in VALUES:
         q = VALUES[algo]
         sections["values"] = _values(lambda s, a: q(state, s, a), lambda s: module.act(config, state, s), looked, rng)
@@ -119,7 +124,7 @@ def measure(
     sections["batch"] = {
         "synthetic steps of a batch": share * drawn,
         "synthetic steps": len(looked.synthetic),
-        "bridges": len(looked.first),
+        **({"bridges": len(looked.first)} if len(looked.first) else {}),
         "times each synthetic step is drawn": config.steps * config.batch_size * share * drawn / len(looked.synthetic),
     }
     truth = _truth(source, looked, rng)
@@ -183,12 +188,31 @@ def _actions(act: Callable[[Tensor], Tensor], looked: Looked, rng: np.random.Gen
         return tuple((act(states.expand(2, -1, -1)) - actions).norm(dim=-1).mean(1).tolist())
 
     states, actions = table.states, table.actions
-    return {
-        "bridge's first action to the data's": float((actions[first] - actions[junction]).norm(dim=-1).mean()),
+    found: dict[str, Any] = {
         "policy to the data, anywhere": away(states[anywhere], actions[anywhere]),
-        "policy to the data, where bridges leave": away(states[junction], actions[junction]),
-        "policy to the bridge, where bridges leave": away(states[junction], actions[first]),
         "policy to the bridge, inside bridges": away(states[inside], actions[inside]),
+    }
+    if len(first):
+        found |= {
+            "bridge's first action to the data's": float((actions[first] - actions[junction]).norm(dim=-1).mean()),
+            "policy to the data, where bridges leave": away(states[junction], actions[junction]),
+            "policy to the bridge, where bridges leave": away(states[junction], actions[first]),
+        }
+    return found
+
+
+def _oddity(dataset_id: str, looked: Looked, budget: Budget, seed: int, rng: np.random.Generator) -> dict[str, float]:
+    """Distance of a clone of the data to them, and to bridges: where it is larger, imitating them misleads."""
+    table, config = looked.table, experiment.settings("bc", dataset_id, budget)
+    state = trainer.train(bc, config, table, [TrainingRun(seed=seed)]).state
+
+    def away(chosen: np.ndarray) -> float:
+        rows = torch.from_numpy(rng.permutation(chosen)[:ROWS])
+        return float((bc.act(config, state, table.states[rows][None]) - table.actions[rows]).norm(dim=-1).mean())
+
+    return {
+        "clone to the data, anywhere": away(np.arange(table.original_steps)),
+        "clone to the bridge, inside bridges": away(looked.synthetic),
     }
 
 
@@ -209,6 +233,8 @@ def _values(
     def both(x: Tensor) -> tuple[float, ...]:
         return tuple(x.mean(1).tolist())
 
+    if not len(first):
+        return {"of the policy, anywhere": both(value(anywhere))}
     return {
         "of the policy, anywhere": both(value(anywhere)),
         "of the policy, where bridges leave": both(value(junction)),
@@ -247,55 +273,6 @@ def _truth(source: Dataset, looked: Looked, rng: np.random.Generator) -> dict[st
         "reward, ours minus the simulator's": float(off[judged].mean()),
         "reward, root mean squared difference": float(np.sqrt((off[judged] ** 2).mean())),
     }
-
-
-def rows(sections: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """Section, what, original, mix; a figure that is not of a run stands under the mix."""
-    found = []
-    for section, values in sections.items():
-        for name, value in values.items():
-            original, mix = value if isinstance(value, tuple) else ("", value)
-            found.append((section, name, _text(original), _text(mix)))
-    return found
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.3g}"
-
-
-def plot(sections: Mapping[str, Mapping[str, Any]], path: Path, title: str) -> None:
-    """One page: a panel for each section that compares the two runs."""
-    from matplotlib.figure import Figure
-
-    panels = {
-        name: {what: value for what, value in values.items() if isinstance(value, tuple)}
-        for name, values in sections.items()
-    }
-    panels = {name: values for name, values in panels.items() if values}
-    sizes = [len(values) for values in panels.values()]
-    figure = Figure(figsize=(9, 1 + 0.75 * sum(sizes)), layout="constrained")
-    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=sizes)[:, 0]
-    for axis, (name, values) in zip(axes, panels.items(), strict=True):
-        for row, pair in enumerate(values.values()):
-            top = max(map(abs, pair)) or 1.0
-            for k, value in enumerate(pair):
-                y = row + 0.2 * (2 * k - 1)
-                axis.barh(y, value / top, 0.36, color=f"C{k}")
-                axis.text(max(value / top, 0) + 0.01, y, _text(value), va="center", fontsize="small")
-        axis.set_yticks(range(len(values)), list(values), fontsize="small")
-        axis.invert_yaxis()
-        axis.set_xticks([])
-        axis.set_xlim(right=1.15)
-        axis.axvline(0, color="black", linewidth=0.6)
-        axis.set_title(name, loc="left", fontsize="medium")
-        axis.spines[["top", "right", "bottom"]].set_visible(False)
-    labels = ("original", "mix")
-    figure.legend(handles=[axes[0].patches[k] for k in range(2)], labels=labels, loc="outside lower center", ncols=2)
-    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
 
 
 def main(

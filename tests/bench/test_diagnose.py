@@ -42,6 +42,29 @@ def test_bridges_that_are_copies_change_nothing_where_they_leave(algo):
         assert found["values"]["share of bridges whose first action is preferred to the data's"] == (0, 0)
 
 
+@pytest.mark.parametrize("odd", [False, True])
+def test_steps_that_were_written_one_by_one(odd):
+    """There is no bridge to look at, and actions that are turned round are far from what a clone would do."""
+    pendulum.write(stitched=None)
+    source = minari_io.read(pendulum.ID)
+    parts = []
+    for episode in source.episodes:
+        step = {name: episode[name][:1] for name in ("actions", "rewards", "terminations")}
+        step |= {"observations": episode["observations"][:2], "truncations": np.ones(1, bool)}
+        step["actions"] = -2 * np.sign(step["actions"]) if odd else step["actions"]
+        parts.append({**step, "infos": {"synthetic": np.ones((2, 1), bool)}, "metadata": {"augmented": True}})
+    common = {"observation_space": source.observation_space, "action_space": source.action_space}
+    record = toy.record(pendulum.ID, source_fingerprint=source.fingerprint)
+    minari_io.write(
+        parts, dataset_id=pendulum.STITCHED, env_spec=source.env_spec, metadata={RECORD_KEY: record}, **common
+    )
+    found = diagnose.measure("td3_bc", pendulum.ID, pendulum.STITCHED, ratio="1:1", budget="smoke")
+    assert "bridges" not in found["batch"] and found["batch"]["synthetic steps"] == 5
+    assert not any("leave" in name for section in ("actions", "values") for name in found[section])
+    data, bridge = (found["actions"][f"clone to the {what}"] for what in ("data, anywhere", "bridge, inside bridges"))
+    assert (bridge > 1.5 * data) == odd
+
+
 def test_nearer_counts_neighbours():
     states = np.array([[0.0], [10.0]])
     asked = np.array([[1.0], [2.0], [9.0], [20.0]])
