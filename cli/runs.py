@@ -34,6 +34,7 @@ def list_runs(as_json: Json = False) -> None:
             print(json.dumps([dataclasses.asdict(run) | {"path": str(run.path)} for run in kept]))
             return
         table = Table("Run of", "Size", "Models", "Chunks", "Last used")
+        table.columns[0].overflow = "fold"  # `runs clean` takes the whole name
         for run in kept:
             row = (_megabytes(run.n_bytes), f"{run.models}", f"{run.chunks}", f"{run.age / _DAY:.1f} days ago")
             table.add_row(run.name, *row)
