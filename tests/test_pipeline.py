@@ -389,7 +389,7 @@ def test_the_run_directory_is_hidden_beside_the_datasets(run_directory, datasets
     files = kept(run_directory)
     assert run_directory.parent == datasets_path / ".stitch-runs"
     names = {Path(name).name for name in networks(files)}
-    assert names == {"diffusion.pt", "dynamics.pt", "inverse.pt", "reward.pt", "termination.pt"}
+    assert names == {f"{name}.pt" for name in NETWORKS}
     assert {Path(name).name for name in chunks(files)} >= {"000000.npz"}
 
 

@@ -15,6 +15,7 @@ import toy
 from minari_stitch import job
 from minari_stitch.data import minari_io
 from minari_stitch.data.locks import held
+from minari_stitch.diffstitch.models import NETWORKS
 
 STEPS = 1500
 WORDS = ("--delta", toy.DELTA, "--steps", STEPS, "--set", "stitch.chunk=4", "--json")
@@ -122,7 +123,7 @@ def test_killed_while_training_proposing_and_writing(uninterrupted, datasets_pat
     kill_when(start(workers=1), lambda: len(proposed()) >= 3)
     assert_only_the_source_is_there()
     second = kept(runs)
-    assert first.items() < second.items() and len(trained()) == 5
+    assert first.items() < second.items() and len(trained()) == len(NETWORKS)
 
     kill_when(start(workers=1), lambda: [*datasets_path.glob(".minari-stitch-*/dataset/data/main_data.hdf5")])
     assert_only_the_source_is_there()

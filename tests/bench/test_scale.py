@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import scale
 from minari_stitch.data import minari_io
+from minari_stitch.diffstitch.models import NETWORKS
 
 
 def test_exponents_are_slopes():
@@ -30,7 +31,7 @@ def test_a_stage_runs_on_what_the_others_left(tmp_path, monkeypatch, capsys):
         scale.here(stage, at)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["seconds"] > 0 for line in lines] == [True] * 5
-    assert lines[2]["parts"].keys() == {"diffusion", "dynamics", "inverse", "reward"}
+    assert lines[2]["parts"].keys() == {*NETWORKS} - {"termination"}
     assert minari_io.read(scale.source_id(3000)).episodes.n_steps == 3000
     written = minari_io.read("scale/bridges-200-v0", keep_infos=True).episodes
     assert written.infos["synthetic"].sum() >= 200
