@@ -100,7 +100,8 @@ class DiffStitch(Transform):
             )
         if stitch.imitates and models.behaviour is None:
             raise ConfigError(
-                f"imitation={stitch.imitation:g} is not possible without models.behaviour: set imitation=0, or train it"
+                f"stitch.imitation={stitch.imitation:g} is not possible with models.behaviour=None: set "
+                "stitch.imitation=0, or leave the network"
             )
         if stitch.needs_repairers and models.judges == models.members:
             raise ConfigError(

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from minari_stitch.config import from_dict, key, to_dict
+from minari_stitch.config import adjust, from_dict, key, to_dict
 from minari_stitch.diffstitch.config import DiffusionConfig, ModelConfig, QualifyConfig, StitchConfig
+from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import ConfigError, StitchError
 from minari_stitch.learn.loop import FitConfig
 
@@ -109,3 +110,11 @@ def test_a_key_sees_each_setting_and_nothing_else():
     assert len(changed) == len(dataclasses.fields(base))
     assert len({key(*part) for part in parts}) == len(parts)
     assert all(len(key(*part)) == 12 for part in parts)
+
+
+def test_actions_near_a_behaviour_that_nobody_clones_are_refused_with_both_remedies():
+    method = DiffStitch.preset("fast")
+    with pytest.raises(ConfigError, match=r"stitch.imitation=0.03 .* models.behaviour=None: set stitch.imitation=0"):
+        adjust(method, {"models.behaviour": None})
+    for others in ({"stitch.imitation": 0.0}, {"stitch.repair_steps": 0}):
+        assert adjust(method, {"models.behaviour": None, **others}).models.behaviour is None
