@@ -10,12 +10,10 @@ from _fits import fit_of, fit_under_way, flops, plain_dynamics, plain_unet, wind
 from _timing import Contender, Section, Setup, Spread, rates
 
 from minari_stitch.diffstitch.config import ModelConfig, StitchConfig
-from minari_stitch.diffstitch.diffusion import Schedule
-from minari_stitch.diffstitch.models import NETWORKS, Models, build
+from minari_stitch.diffstitch.models import NETWORKS, build, bundle
 from minari_stitch.diffstitch.proposals import propose
 from minari_stitch.diffstitch.source import Source
 from minari_stitch.diffstitch.transform import DiffStitch
-from minari_stitch.learn.calibration import UNCALIBRATED
 
 _BF16 = torch.bfloat16
 
@@ -96,23 +94,14 @@ def _stitching(setup: Setup, work: Work, scales: Any, episodes: Any) -> dict[str
     nets: dict[str, Any] = {
         name: build(name, 11, 3, models, host).to(setup.device).eval().requires_grad_(False) for name in NETWORKS
     }
-    unet = nets.pop("diffusion")
     longest = models.diffusion.horizon - models.diffusion.context - 1
     config = StitchConfig(max_bridge=longest, sampler_steps=min(10, models.diffusion.diffusion_steps), chunk=work.pairs)
     source = Source(episodes, scales, 0.99, models.diffusion.context, None)
 
     def contender(kind: torch.dtype | None, repair: int) -> Contender:
-        bundle = Models(
-            config=models,
-            scales=scales,
-            schedule=Schedule.cosine(models.diffusion.diffusion_steps, models.diffusion.parametrisation, setup.device),
-            diffusion=unet,
-            autocast=kind,
-            calibration=UNCALIBRATED,
-            **{f"{name}_net": net for name, net in nets.items()},
-        )
+        made = bundle(nets, scales, models, kind)
         asked = replace(config, repair_steps=repair)
-        return Contender(lambda: propose(bundle, source, asked, 0, 0), work.pairs)
+        return Contender(lambda: propose(made, source, asked, 0, 0), work.pairs)
 
     what = f"stitching, {work.pairs} pairs, {config.sampler_steps} steps"
     return {
