@@ -136,6 +136,12 @@ def augment(
             rich_help_panel=_HOW,
         ),
     ] = None,
+    hops: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="Bridges that an episode crosses at most, with --pairs connect \\[default: 1].", rich_help_panel=_HOW
+        ),
+    ] = None,
     settings: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
@@ -228,7 +234,7 @@ def augment(
         )
         amounts |= {"output_id": output_id, "workers": processes(workers)}
         spared = workers is None and executor == "local"  # processes that are not worth their start
-        shortcuts = {"delta": delta, "support": support, "form": form, "pairs": pairs}
+        shortcuts = {"delta": delta, "support": support, "form": form, "pairs": pairs, "hops": hops}
         transform, run = api.plan(begun.transform, shortcuts, **amounts, dry=dry_run)
         transform = adjust(transform, dict(map(parse, settings or [])))
         amounts |= {"include_original": begun.include_original, "run_dir": run_dir}

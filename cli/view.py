@@ -29,6 +29,7 @@ _OUTCOMES = {
     "adrift": "errors add up towards the target: no action leads there in time",
     "far": "a state far from all data",
     "not_better": "the return of the bridge's start would not rise",
+    "broken": "an earlier bridge of the same chain does not qualify",
 }
 _QUANTILES = (0.05, 0.5, 0.95)
 
@@ -290,7 +291,7 @@ def _print_counts(console: Console, report: Any) -> None:
 def _print_pairs(console: Console, report: Any) -> None:
     table = new_table("Proposed pairs", "Outcome", "# Pairs", "Share", "Why")
     for name, why in _OUTCOMES.items():
-        count = report[name]
+        count = report.get(name, 0)
         style = "green" if name == "accepted" else ""
         table.add_row(name.replace("_", " "), f"{count:,}", f"{count / report['proposed']:.1%}", why, style=style)
     table.columns[3].justify = "left"

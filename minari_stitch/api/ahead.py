@@ -33,6 +33,7 @@ def estimate(
     support: float | None = None,
     form: Literal["full", "onward", "bridge", "transitions"] | None = None,
     pairs: Literal["reach", "paper", "reference", "connect"] | None = None,
+    hops: int | None = None,
     n_steps: int | None = None,
     output_id: str | None = None,
     include_original: bool = False,
@@ -60,6 +61,7 @@ def estimate(
         support: Threshold.
         form: What is written.
         pairs: How targets are chosen.
+        hops: Bridges that an episode crosses at most.
         n_steps: Steps to make.
         output_id: Id of the new dataset.
         include_original: Write the source's episodes too.
@@ -88,7 +90,7 @@ def estimate(
     """
     method, run = api.plan(
         transform,
-        {"delta": delta, "support": support, "form": form, "pairs": pairs},
+        {"delta": delta, "support": support, "form": form, "pairs": pairs, "hops": hops},
         n_steps=n_steps,
         output_id=output_id,
         license=license,

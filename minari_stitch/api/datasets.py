@@ -45,6 +45,7 @@ def augment(
     support: float | None = None,
     form: Literal["full", "onward", "bridge", "transitions"] | None = None,
     pairs: Literal["reach", "paper", "reference", "connect"] | None = None,
+    hops: int | None = None,
     n_steps: int | None = None,
     output_id: str | None = None,
     include_original: bool = False,
@@ -74,6 +75,7 @@ def augment(
         form: Whole stitched episodes, bridges and what follows them, each bridge with a little real context, or its
             single transitions.
         pairs: How targets are chosen, see `StitchConfig`.
+        hops: Bridges that an episode crosses at most, with `pairs="connect"`; by default 1.
         n_steps: Steps to make at least, with `form="bridge"` synthetic ones; by default as many as the source has.
         output_id: Id of the new dataset; by default the source's name with a suffix, in the next free version.
         include_original: Write the source's own episodes first (the paper's D* = D u D_aug, section 4.2).
@@ -106,7 +108,7 @@ def augment(
     """
     method, run = plan(
         transform,
-        {"delta": delta, "support": support, "form": form, "pairs": pairs},
+        {"delta": delta, "support": support, "form": form, "pairs": pairs, "hops": hops},
         n_steps=n_steps,
         output_id=output_id,
         license=license,

@@ -3,6 +3,9 @@
 A state of one trajectory and a state of another that lie in the same cluster count as one place. What led to the first
 is then given, as its goal, what the second trajectory reaches later: no step is generated, but starts are paired with
 goals that no trajectory led to from there.
+
+Where data have neither goals nor rewards, learners take their goals from what a trajectory goes on to reach. There the
+second trajectory itself is written after the first, as if the one state were the other.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class Relabel(Transform):
 
     How often, and the number of clusters, are the paper's. Its learners draw new goals for each batch; here they are
     drawn once and written. Returns-to-go count what the other trajectory goes on to earn, for learners that ask for it.
+    Of data without goals and rewards: episodes that go on in another trajectory, all of them; `share` is not used.
 
     Example:
         >>> import minari_stitch as ms
@@ -50,26 +54,43 @@ class Relabel(Transform):
     name: ClassVar[str] = "relabel"
     suffix: ClassVar[str] = "relabelled"
 
-    def fit(self, dataset: Dataset, run: Run) -> FittedRelabel:
+    def fit(self, dataset: Dataset, run: Run) -> FittedRelabel | FittedJoins:
         """Find the clusters.
 
         Raises:
             ConfigError: The dataset has no goals that are understood, or fewer states than clusters.
         """
         goals = goals_of(dataset)
-        if goals is None:
+        if goals is None and np.ptp(dataset.episodes.rewards):
             raise ConfigError(
                 f"method relabel is not possible for {dataset.dataset_id!r}: its goals, if it has any, do not yield "
                 "its rewards; compare with method resample instead"
             )
-        states = np.asarray(goals.states(dataset.episodes.observations), np.float64)
+        seen = dataset.episodes.observations
+        states = np.asarray(seen if goals is None else goals.states(seen), np.float64)
         if len(states) < self.clusters:
             raise ConfigError(f"clusters={self.clusters} is not possible with {len(states)} states: use fewer")
         scale = states.std(0)
         states = (states - states.mean(0)) / np.where(scale > 0, scale, 1.0)
         rng = np.random.default_rng(run.seed)
         labels, _ = clusters(states, self.clusters, rng, sample=_SEEN, rounds=30)
+        if goals is None:
+            return FittedJoins(transform=self, dataset=dataset, labels=labels, seed=run.seed)
         return FittedRelabel(transform=self, dataset=dataset, goals=goals, labels=labels, seed=run.seed)
+
+
+class _Members:
+    """State rows by their cluster, from `(N + E,)` labels."""
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self._labels = labels
+        self._order = np.argsort(labels, kind="stable")
+        self._begins = np.searchsorted(labels[self._order], np.arange(labels.max() + 2))
+
+    def like(self, row: int, rng: np.random.Generator) -> int:
+        """A state of the same cluster."""
+        label = self._labels[row]
+        return int(self._order[rng.integers(self._begins[label], self._begins[label + 1])])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,6 +102,11 @@ class _Plan:
     other: int
     met: int
     reached: int
+
+    @property
+    def length(self) -> int:
+        """Steps, where the other trajectory is written too."""
+        return self.stop + self.reached - self.met
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,10 +124,8 @@ class FittedRelabel:
     seed: int
 
     @cached_property
-    def _members(self) -> tuple[np.ndarray, np.ndarray]:
-        """State rows by cluster, and where each cluster begins."""
-        order = np.argsort(self.labels, kind="stable")
-        return order, np.searchsorted(self.labels[order], np.arange(self.transform.clusters + 1))
+    def _members(self) -> _Members:
+        return _Members(self.labels)
 
     def sample(self, n_steps: int) -> Sample:
         """Draw until the episodes hold `n_steps` steps."""
@@ -127,9 +151,7 @@ class FittedRelabel:
         episode = int(np.searchsorted(episodes.offsets, step, side="right")) - 1
         stop, last = step - int(episodes.offsets[episode]) + 1, int(episodes.lengths[episode])
         if rng.random() < self.transform.share:
-            order, begins = self._members
-            label = self.labels[starts[episode] + stop]
-            row = int(order[rng.integers(begins[label], begins[label + 1])])
+            row = self._members.like(int(starts[episode]) + stop, rng)
             other = int(np.searchsorted(starts, row, side="right")) - 1
             if other != episode:
                 met = row - int(starts[other])
@@ -185,3 +207,71 @@ class FittedRelabel:
                     "return_beyond": float(rest.sum()),
                 },
             }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedJoins:
+    """Draws a trajectory, and another one that it goes on in from where their clusters meet.
+
+    Attributes:
+        labels: `(N + E,)` cluster of each state.
+    """
+
+    transform: Relabel
+    dataset: Dataset
+    labels: np.ndarray
+    seed: int
+
+    def sample(self, n_steps: int) -> Sample:
+        """Draw until the episodes hold `n_steps` steps; one of each leads where nothing led and is called synthetic."""
+        episodes, rng, members = self.dataset.episodes, np.random.default_rng([self.seed, 1]), _Members(self.labels)
+        limit, plans, steps = self.dataset.max_episode_steps or 2**62, [], 0
+        while steps < n_steps:
+            step = int(rng.integers(episodes.n_steps))
+            episode = int(np.searchsorted(episodes.offsets, step, side="right")) - 1
+            stop = step - int(episodes.offsets[episode]) + 1
+            row = members.like(int(episodes.state_offsets[episode]) + stop, rng)
+            other = int(np.searchsorted(episodes.state_offsets, row, side="right")) - 1
+            met, last = row - int(episodes.state_offsets[other]), int(episodes.lengths[other])
+            if other != episode and stop <= limit:
+                plans.append(
+                    _Plan(episode=episode, stop=stop, other=other, met=met, reached=min(last, met + limit - stop))
+                )
+                steps += plans[-1].length
+        return Sample(
+            report={"episodes": len(plans), "clusters": len(np.unique(self.labels))},
+            n_steps=steps,
+            n_episodes=len(plans),
+            n_synthetic=len(plans),
+            parts=lambda: map(self._joined, plans),
+        )
+
+    def _joined(self, plan: _Plan) -> dict[str, Any]:
+        first, second = (self.dataset.episodes.episode(number) for number in (plan.episode, plan.other))
+        ids, length = self.dataset.episode_ids, plan.length
+
+        def join(name: str, extra: int) -> np.ndarray:
+            return np.concatenate([first[name][: plan.stop], second[name][plan.met : plan.reached + extra]])
+
+        own, later = np.arange(plan.stop), np.arange(plan.met, plan.reached + 1)
+        source = np.concatenate([np.full(len(own), ids[plan.episode]), np.full(len(later), ids[plan.other])])
+        last, rewards = np.arange(length) == length - 1, join("rewards", 0)
+        synthetic = np.arange(length + 1) == plan.stop - 1
+        nothing = np.zeros(length + 1)
+        return {
+            "observations": join("observations", 1),
+            "actions": join("actions", 0),
+            "rewards": rewards,
+            "terminations": last & False,
+            "truncations": last,
+            "infos": provenance(
+                synthetic, source, np.concatenate([own, later]), nothing, rewards, self.transform.discount
+            ),
+            "metadata": {
+                "augmented": True,
+                "source_episode": int(ids[plan.episode]),
+                "goal_episode": int(ids[plan.other]),
+                "goal_met": plan.met,
+                "goal_step": plan.reached,
+            },
+        }

@@ -2,89 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.goals import Goals
 from minari_stitch.data.provenance import provenance
-from minari_stitch.diffstitch.proposals import Proposals
-
-Form = Literal["full", "onward", "bridge", "transitions"]
-"""Whole stitched episodes; bridge and suffix, without what led there; bridges with a little real context; or each step
-of a bridge as an episode of its own, which ends where the judging networks say that it leads."""
-BRIDGE_MARGIN = 5
-"""Real steps on each side of a bridge written alone."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Spans:
-    """Which real steps the stitched episodes of `B` bridges hold, by episode and time step of the source.
-
-    Attributes:
-        head: `(B,)` episode of the prefix.
-        first: `(B,)` its first step that is written.
-        junction: `(B,)` state where the bridge begins.
-        steps: `(B,)` generated states.
-        tail: `(B,)` episode of the suffix.
-        entry: `(B,)` state where the bridge ends.
-        stop: `(B,)` step before which the suffix ends as it is written.
-        end: `(B,)` step before which it ends in the whole stitched episode.
-    """
-
-    head: np.ndarray
-    first: np.ndarray
-    junction: np.ndarray
-    steps: np.ndarray
-    tail: np.ndarray
-    entry: np.ndarray
-    stop: np.ndarray
-    end: np.ndarray
-
-    @classmethod
-    def of(cls, source: Episodes, proposals: Proposals, *, form: Form, max_episode_steps: int | None) -> Spans:
-        """Where each bridge of a chunk would be cut, see `stitched`."""
-        head, tail = (np.searchsorted(source.state_offsets, at, side="right") - 1
-                      for at in (proposals.source, proposals.target))  # fmt: skip
-        junction, entry = proposals.source - source.state_offsets[head], proposals.target - source.state_offsets[tail]
-        end = source.lengths[tail]
-        if max_episode_steps is not None:
-            # Time in the environment runs from the start of the source's episode, whatever part is written.
-            end = np.minimum(end, entry + max_episode_steps - (junction + proposals.steps + 1))
-        first = {"full": np.zeros_like(head), "bridge": np.maximum(0, junction - BRIDGE_MARGIN)}
-        stop = {"bridge": np.minimum(end, entry + BRIDGE_MARGIN), "transitions": entry}
-        return cls(
-            head=head,
-            first=first.get(form, junction),
-            junction=junction,
-            steps=proposals.steps,
-            tail=tail,
-            entry=entry,
-            stop=stop.get(form, end),
-            end=end,
-        )
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """`(B,)` steps of each stitched episode as it is written."""
-        return self.junction - self.first + self.steps + 1 + self.stop - self.entry
+from minari_stitch.diffstitch.ways import Way, arriving
 
 
 def stitched(
     source: Episodes,
     ids: Sequence[int],
-    proposals: Proposals,
-    spans: Spans,
-    rows: np.ndarray,
+    ways: Iterable[Way],
     *,
     discount: float,
     goals: Goals | None = None,
     apart: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the stitched episodes (tau_gen, section 4.1.4) of accepted `rows`, as `Episodes.from_list` takes them.
+    """Yield the stitched episodes (tau_gen, section 4.1.4) of `ways`, as `Episodes.from_list` takes them.
 
     Small errors of a repaired bridge all lead to its target, and a critic comes to rely on them. Written `apart`, its
     steps lead where the judges say, who err in no such direction (docs/EXPERIMENTS.md, 11).
@@ -95,17 +33,15 @@ def stitched(
     Args:
         source: The source dataset.
         ids: Id of each source episode in its dataset.
-        proposals: The chunk.
-        spans: Of the chunk.
-        rows: Accepted rows.
+        ways: What each is joined from.
         discount: Gamma of `return_to_go`.
-        goals: Of the source, where it has any: prefix and bridge are made to pursue the target's.
-        apart: Yield each step alone; for spans of the form `transitions`.
+        goals: Of the source, where it has any: what leads to the last target is made to pursue that one's.
+        apart: Yield each step alone; for ways of the form `transitions`.
     """
-    for row in rows:
-        part = _stitch_one(source, ids, proposals, spans, int(row), discount, goals)
+    for way in ways:
+        part = joined(source, ids, way, discount=discount, goals=goals)
         if apart:
-            yield from _steps(part, proposals.predicted[row], goals)
+            yield from _steps(part, way.links[0].of("predicted"), goals)
         else:
             yield part
 
@@ -133,83 +69,94 @@ def _steps(bridge: dict[str, Any], predicted: np.ndarray, goals: Goals | None) -
         }
 
 
-def early_end(source: Episodes, proposals: Proposals, spans: Spans, row: int, goals: Goals) -> bool:
-    """Whether what leads to a bridge's target would end on its way there, under the target's goal."""
-    return bool(goals.terminations(_arriving(source, proposals, spans, row, goals)).any())
-
-
-def _arriving(source: Episodes, chunk: Proposals, spans: Spans, row: int, goals: Goals | None) -> np.ndarray:
-    """Observations of prefix and bridge, and the target's first one."""
-    head, first, junction, n, tail, entry, *_ = (int(values[row]) for values in vars(spans).values())
-    prefix = source.episode(head)["observations"][first : junction + 1]
-    bridge = chunk.states[row, 1 : n + 1].astype(prefix.dtype)  # first, or a goal would be rounded
-    target = source.episode(tail)["observations"][entry]
-    if goals is not None:
-        goal = goals.goal(target)
-        prefix, bridge = goals.pursue(goals.states(prefix), goal), goals.pursue(bridge, goal)
-    return np.concatenate([prefix, bridge, target[None]])
-
-
-def _stitch_one(
-    source: Episodes,
-    ids: Sequence[int],
-    chunk: Proposals,
-    spans: Spans,
-    row: int,
-    discount: float,
-    goals: Goals | None,
+def joined(
+    source: Episodes, ids: Sequence[int], way: Way, *, discount: float, goals: Goals | None = None
 ) -> dict[str, Any]:
-    head, first, junction, n, tail, entry, stop, end = (int(values[row]) for values in vars(spans).values())
-    before, after = source.episode(head), source.episode(tail)
+    """The episode of a way, with provenance; see `stitched`."""
+    tail, entry = way.links[-1].tail, way.links[-1].entry
+    after = source.episode(tail)
+    real = [source.episode(link.head) for link in way.links]
+    begins = way.begins
 
-    def join(name: str, middle: np.ndarray) -> np.ndarray:
-        real = before[name][first:junction], after[name][entry:stop]
-        return np.concatenate([real[0], middle.astype(real[0].dtype), real[1]])
+    def join(name: str, generated: Sequence[np.ndarray]) -> np.ndarray:
+        """Real and generated values of steps, in turn."""
+        pieces = []
+        for part, at, link, values in zip(real, way.leaves, way.links, generated, strict=True):
+            pieces += [part[name][at : link.junction], values.astype(part[name].dtype)]
+        return np.concatenate([*pieces, after[name][entry : way.stop]])
 
-    rewards = join("rewards", chunk.rewards[row, : n + 1])
-    arriving, suffix = _arriving(source, chunk, spans, row, goals), after["observations"][entry : stop + 1]
-    observations = np.concatenate([arriving, suffix[1:]])
+    def marked(generated: Sequence[np.ndarray]) -> np.ndarray:
+        """Values of generated steps `(T + 1,)`, 0 elsewhere."""
+        values = np.zeros(way.length + 1, generated[0].dtype)
+        for begin, part in zip(begins, generated, strict=True):
+            values[begin : begin + len(part)] = part
+        return values
+
+    def traced(real: Sequence[np.ndarray], last: np.ndarray) -> np.ndarray:
+        """Values of real states `(T + 1,)`, -1 elsewhere."""
+        pairs = zip(real, way.links, strict=True)
+        return np.concatenate([*(x for part, link in pairs for x in (part, np.full(link.steps, -1))), last])
+
+    rewards = join("rewards", [link.of("rewards") for link in way.links])
+    led, suffix = arriving(source, way, goals), after["observations"][entry : way.stop + 1]
     if goals is not None:
-        rewards[: len(arriving) - 1] = goals.rewards(arriving)
-    no_end = np.zeros(n + 1, bool)
+        rewards[: len(led) - 1] = goals.rewards(led)
+    no_end = [np.zeros(link.steps + 1, bool) for link in way.links]
     terminations, truncations = join("terminations", no_end), join("truncations", no_end)
     truncations[-1] = truncations[-1] or not terminations[-1]
-    length, begin = len(rewards), junction - first
-    synthetic = np.zeros(length + 1, bool)
-    synthetic[begin : begin + n + 1] = True
-    error = np.zeros(length + 1)
-    error[begin : begin + n + 1] = chunk.errors[row, : n + 1]
-    episode = np.concatenate([np.full(begin + 1, ids[head]), np.full(n, -1), np.full(stop - entry + 1, ids[tail])])
-    step = np.concatenate([np.arange(first, junction + 1), np.full(n, -1), np.arange(entry, stop + 1)])
-    rest = after["rewards"][stop:end].astype(np.float64)
-    beyond = float((rest * discount ** np.arange(len(rest))).sum())
-    support = np.zeros(length + 1)
-    support[begin : begin + n + 1] = chunk.support[row, : n + 1]
-    infos = provenance(synthetic, episode, step, error, rewards, discount, beyond, support)
+    stretches = [np.arange(at, link.junction + 1) for at, link in zip(way.leaves, way.links, strict=True)]
+    suffixed = np.arange(entry, way.stop + 1)
+    rest = after["rewards"][way.stop : way.end].astype(np.float64)
+    infos = provenance(
+        marked([np.ones(link.steps + 1, bool) for link in way.links]),
+        traced(
+            [np.full(len(part), ids[link.head]) for part, link in zip(stretches, way.links, strict=True)],
+            np.full(len(suffixed), ids[tail]),
+        ),
+        traced(stretches, suffixed),
+        marked([link.of("errors") for link in way.links]),
+        rewards,
+        discount,
+        float((rest * discount ** np.arange(len(rest))).sum()),
+        marked([link.of("support") for link in way.links]),
+    )
     return {
-        "observations": observations,
-        "actions": join("actions", chunk.actions[row, : n + 1]),
+        "observations": np.concatenate([led, suffix[1:]]),
+        "actions": join("actions", [link.of("actions") for link in way.links]),
         "rewards": rewards,
         "terminations": terminations,
         "truncations": truncations,
         "infos": infos,
-        "metadata": {
-            "augmented": True,
-            "source_episode": int(ids[head]),
-            "source_step": junction,
-            "target_episode": int(ids[tail]),
-            "target_step": entry,
-            "bridge_start": begin,
-            "bridge_states": n,
-            "similarity": float(chunk.similarity[row]),
-            "dynamics_error": float(chunk.error[row]),
-            "disagreement": float(chunk.disagreement[row]),
-            "error_bound": float(chunk.bound[row]),
-            "drift": float(chunk.drift[row]),
-            "support": float(chunk.support[row].max()),
-            "termination": float(chunk.termination[row]),
-            "return_before": float(chunk.before[row]),
-            "return_after": float(chunk.after[row] if goals is None else infos["return_to_go"][begin, 0]),
-            "return_beyond": float(rest.sum()),
-        },
+        "metadata": _about(ids, way, infos, goals) | {"return_beyond": float(rest.sum())},
+    }
+
+
+def _about(ids: Sequence[int], way: Way, infos: dict[str, np.ndarray], goals: Goals | None) -> dict[str, Any]:
+    """The pair of the first bridge, and the worst that was measured of any: a chain is worth its weakest bridge."""
+    first, begin = way.links[0], way.begins[0]
+    before, after = first.value("before"), first.value("after")
+    if goals is not None or len(way.links) > 1:
+        after = float(infos["return_to_go"][begin, 0])
+
+    def worst(name: str) -> float:
+        return max(link.value(name) for link in way.links)
+
+    return {
+        "augmented": True,
+        "source_episode": int(ids[first.head]),
+        "source_step": first.junction,
+        "target_episode": int(ids[first.tail]),
+        "target_step": first.entry,
+        "bridge_start": begin,
+        "bridge_states": first.steps,
+        **({"bridges": len(way.links)} if len(way.links) > 1 else {}),
+        "similarity": min(link.value("similarity") for link in way.links),
+        "dynamics_error": worst("errors"),
+        "disagreement": worst("disagreement"),
+        "error_bound": worst("bound"),
+        "drift": worst("drift"),
+        "support": worst("support"),
+        "termination": worst("termination"),
+        "return_before": before,
+        "return_after": after,
     }

@@ -105,6 +105,9 @@ class StitchConfig:
     `connect`: the same, of those that lead where no trajectory leads from the source, whatever their returns."""
     regions: Count = 128
     """Of the state space, for pairs that `connect` (k-means)."""
+    hops: Count = 1
+    """Bridges that an episode crosses at most, of `connect` (paper: 1). With more than one, chains lead from the starts
+    of trajectories to the highest return or, where returns say nothing, by the fewest steps to regions drawn."""
     rising: bool | None = None
     """Of `connect`: a target promises more return than its source. None: where rewards differ and all trajectories
     pursue one goal, so that returns can be compared."""
@@ -152,16 +155,19 @@ class StitchConfig:
     repair_steps: Annotated[int, Field(ge=0)] = 75
     """Gradient steps that pull a bridge onto the dynamics model; 0 leaves it as generated (paper). Twice as many cost
     twice as much and come no closer to the simulator (docs/EXPERIMENTS.md)."""
-    imitation: NonNegative = 0.03
+    imitation: NonNegative | None = None
     """Weight in repair of the squared distance of actions from what a clone of the behaviour would do; 0: none. Many
-    actions lead about the same way, and learners imitate those that a bridge shows (docs/EXPERIMENTS.md)."""
+    actions lead about the same way, and learners imitate those that a bridge shows (docs/EXPERIMENTS.md). None: 0.03,
+    but 0 where trajectories pursue many goals or none: a clone, which sees no goal, does what none of them did."""
     discount: Share = 0.99
     """Gamma of returns-to-go."""
     chunk: Count = 64
     """Pairs proposed together, from one generator."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty range."""
+        """Refuse an empty range, and chains of pairs that do not connect."""
+        if self.hops > 1 and self.pairs != "connect":
+            raise ConfigError(f"hops={self.hops} is not possible with pairs={self.pairs}: use pairs=connect, or hops=1")
         if self.max_bridge < self.min_bridge:
             raise ConfigError(f"max_bridge={self.max_bridge} is not possible: use at least min_bridge")
 
@@ -182,8 +188,8 @@ class StitchConfig:
 
     @property
     def imitates(self) -> bool:
-        """Whether a clone of the behaviour is asked for."""
-        return self.repair_steps > 0 and self.imitation > 0
+        """Whether a clone of the behaviour is asked for; what is left to the dataset is not."""
+        return self.repair_steps > 0 and bool(self.imitation)
 
     @property
     def needs_repairers(self) -> bool:

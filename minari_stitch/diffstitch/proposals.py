@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from minari_stitch.data.storage import Arrays
+from minari_stitch.diffstitch import chains
 from minari_stitch.diffstitch.config import QualifyConfig, StitchConfig
 from minari_stitch.diffstitch.models import Models
 from minari_stitch.diffstitch.source import Source
@@ -54,6 +55,8 @@ class Proposals(Arrays):
         termination: `(B,)`.
         before: `(B,)`.
         after: `(B,)`.
+        chain: `(B,)` number of the episode that each bridge is for; those of one follow each other.
+        stop: `(B,)` state row at which that episode ends; -1: where its last trajectory does.
     """
 
     source: np.ndarray
@@ -73,6 +76,8 @@ class Proposals(Arrays):
     termination: np.ndarray
     before: np.ndarray
     after: np.ndarray
+    chain: np.ndarray
+    stop: np.ndarray
 
     def __len__(self) -> int:
         """Number of proposed pairs B."""
@@ -142,12 +147,17 @@ class StitchReport:
 def propose(models: Models, source: Source, config: StitchConfig, seed: int, chunk: int) -> Proposals:
     """Propose and judge one numbered chunk of pairs, from a generator seeded by `(seed, chunk)`.
 
-    Of the drawn pairs a share `config.nearest` is bridged. For each `config.draws` bridges are drawn, and the one that
-    the repairing networks find truest is kept.
+    Of the drawn pairs a share `config.nearest` is bridged, or all joins of the chains that are drawn. For each
+    `config.draws` bridges are drawn, and the one that the repairing networks find truest is kept.
     """
     generator = chunk_generator(seed, chunk, source.z.device)
-    candidates = choose_pairs(source, config, round(config.chunk / config.nearest), generator)
-    pairs = estimate_steps(models, source, candidates, config, generator).nearest(config.chunk)
+    if config.hops > 1:
+        joins = chains.draw(source, config, generator)
+        pairs, episodes = Pairs.given(joins.source, joins.target, joins.steps), (joins.chain, joins.stop)
+    else:
+        candidates = choose_pairs(source, config, round(config.chunk / config.nearest), generator)
+        pairs = estimate_steps(models, source, candidates, config, generator).nearest(config.chunk)
+        episodes = torch.arange(len(pairs.source)), torch.full((len(pairs.source),), -1)
     states = _truest(models, source, pairs, config, generator)
     bridges = wrap_up(models, pairs, states, config)
     verdict = judge(models, source, bridges)
@@ -158,6 +168,8 @@ def propose(models: Models, source: Source, config: StitchConfig, seed: int, chu
         "predicted": models.scales.state.decode(verdict.predicted),
         "actions": models.scales.action.decode(bridges.actions),
         "rewards": bridges.rewards,
+        "chain": episodes[0],
+        "stop": episodes[1],
     }
     return Proposals(**{name: value.cpu().numpy() for name, value in arrays.items()})
 

@@ -50,6 +50,9 @@ class Regions:
 
         first, self._last = visits(2**31 - 1, "amin"), visits(-1, "amax")
         self.region, self._episode, self._step = region, episode, times
+        following = torch.cat([episode[1:] == episode[:-1], episode.new_zeros(1, dtype=torch.bool)])
+        latest_first = times.argsort(descending=True, stable=True).split(times.bincount().flip(0).tolist())
+        self._backwards = [rows[following[rows]] for rows in latest_first[1:]]  # in time, all trajectories at once
         self.joined = torch.eye(shape[1], dtype=torch.bool, device=z.device)
         for rows in torch.arange(shape[0], device=z.device).split(max(1, _BLOCK // shape[1] ** 2)):
             self.joined |= (first[rows, :, None] <= self._last[rows, None, :]).any(0)
@@ -67,21 +70,50 @@ class Regions:
         Returns:
             `(N + E,)`, the same for all states of a region; at an end its own return.
         """
-        following = torch.cat([self._episode[1:] == self._episode[:-1], self._episode.new_zeros(1, dtype=torch.bool)])
         rewards = torch.cat([returns[:-1] - discount * returns[1:], returns.new_zeros(1)])
-        # Backwards in time, all trajectories at once.
-        latest_first = self._step.argsort(descending=True, stable=True).split(self._step.bincount().flip(0).tolist())
-        steps = [rows[following[rows]] for rows in latest_first[1:]]
-        going, nothing = self.region[~ended], returns.new_full((len(self.joined),), -torch.inf)
-        best = nothing.scatter_reduce(0, going, returns[~ended], "amax")
+        best, _ = self._settled(rewards, ended, returns, discount)
+        return torch.where(ended, returns, best[self.region])
+
+    def ways(
+        self, rewards: Tensor, fixed: Tensor, worth: Tensor, discount: float, crossing: tuple[float, float]
+    ) -> tuple[Tensor, Tensor]:
+        """Where to go on, and where to change over to another trajectory, for the most that any chain earns.
+
+        Args:
+            rewards: `(N + E,)` of the step from each state.
+            fixed: `(N + E,)` states where ways end.
+            worth: `(N + E,)` what is earned there; -inf elsewhere.
+            discount: Gamma.
+            crossing: What changing over earns, and the discount of what follows.
+
+        Returns:
+            `(N + E,)` what going on along its own trajectory earns from each state, -inf where it ends without earning;
+            `(K,)` what is earned from a region on by whoever changes over to the best of its states.
+        """
+        best, onward = self._settled(rewards, fixed, worth, discount, crossing)
+        return torch.where(fixed, worth, onward), crossing[0] + crossing[1] * best
+
+    def _settled(
+        self,
+        rewards: Tensor,
+        fixed: Tensor,
+        worth: Tensor,
+        discount: float,
+        crossing: tuple[float, float] = (0.0, 1.0),
+    ) -> tuple[Tensor, Tensor]:
+        """Value iteration: of regions `(K,)` the best state that is not fixed, of states `(N + E,)` what follows."""
+        going = self.region[~fixed]
+        best = worth.new_full((len(self.joined),), -torch.inf).scatter_reduce(0, going, worth[~fixed], "amax")
+        onward = worth.new_full((len(worth),), -torch.inf)
         for _ in range(_SWEEPS):
-            value = torch.where(ended, returns, best[self.region])
-            for rows in steps:
-                value[rows] = torch.maximum(value[rows], rewards[rows] + discount * value[rows + 1])
-            before, best = best, best.scatter_reduce(0, going, value[~ended], "amax")
+            value = torch.where(fixed, worth, (crossing[0] + crossing[1] * best)[self.region])
+            for rows in self._backwards:
+                onward[rows] = rewards[rows] + discount * value[rows + 1]
+                value[rows] = torch.where(fixed[rows], worth[rows], torch.maximum(value[rows], onward[rows]))
+            before, best = best, best.scatter_reduce(0, going, value[~fixed], "amax")
             if torch.allclose(before, best, rtol=_SETTLED, atol=0):
                 break
-        return torch.where(ended, returns, best[self.region])
+        return best, onward
 
     def opened(self, source: Tensor, target: Tensor) -> Tensor:
         """Regions that targets `(P,)` go on to and that no trajectory reaches from sources `(B,)`: `(B, P)` counts."""

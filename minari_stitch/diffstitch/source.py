@@ -57,11 +57,11 @@ class Source:
         ends = np.zeros(len(self.z), bool)
         ends[episodes.state_offsets[1:] - 1] = episodes.terminations[episodes.offsets[1:] - 1]
         self._ended = torch.tensor(ends, device=device)
-        self._regions: dict[int, Regions] = {}
+        self._found: dict[int, Regions] = {}
         self._chained: dict[int, Tensor] = {}
 
     @cached_property
-    def _inner(self) -> Tensor:
+    def inner(self) -> Tensor:
         """`(N + E,)` states with an action of their own."""
         return self.last > torch.arange(len(self.last), device=self.last.device)
 
@@ -73,7 +73,7 @@ class Source:
         """
         if ("source", config) not in self._sorted:
             rows = torch.arange(len(self.last), device=self.last.device)
-            room = self._inner & (self.step >= self.context - 1) & self.fits(rows, config.shortest)
+            room = self.inner & (self.step >= self.context - 1) & self.fits(rows, config.shortest)
             # By default a source runs on longer than the shortest bridge, or there is nothing to compare with.
             room &= self.last - rows > (config.shortest if config.steps_left is None else config.steps_left)
             if config.latest_source is not None:
@@ -87,7 +87,7 @@ class Source:
         """Rows where a suffix may begin: the highest share by return-to-go, or all; with an action of their own."""
         if ("target", config) not in self._sorted:
             share = config.target_fraction if config.by_return else 1.0
-            highest = self._by_return(self._inner, share, highest=True, what="target")
+            highest = self._by_return(self.inner, share, highest=True, what="target")
             self._sorted["target", config] = highest
         return self._sorted["target", config]
 
@@ -110,7 +110,7 @@ class Source:
             `(B, P)` for targets `(P,)`.
         """
         if not config.rising:
-            return self._regions_of(config.regions).opened(source, target) > 0
+            return self.regions(config.regions).opened(source, target) > 0
         chained = self.chained(config.regions)
         ahead = torch.minimum(source[:, None] + steps + 1, self.last[source][:, None])
         own = self.returns[source][:, None] - self.power(ahead - source[:, None]) * self.returns[ahead]
@@ -120,14 +120,15 @@ class Source:
     def chained(self, regions: int) -> Tensor:
         """`(N + E,)` what the best chain of trajectories earns from each state."""
         if regions not in self._chained:
-            found = self._regions_of(regions)
+            found = self.regions(regions)
             self._chained[regions] = found.earned(self.returns, self._ended, self.discount)
         return self._chained[regions]
 
-    def _regions_of(self, count: int) -> Regions:
-        if count not in self._regions:
-            self._regions[count] = Regions(self.z, self.episode, self.step, count, seed=0)
-        return self._regions[count]
+    def regions(self, count: int) -> Regions:
+        """Clusters of its states, found once."""
+        if count not in self._found:
+            self._found[count] = Regions(self.z, self.episode, self.step, count, seed=0)
+        return self._found[count]
 
     def pace(self, steps: int) -> Tensor:
         """`(S,)` how far so many steps lead in each dimension (root mean square); 1 where no episode has as many."""

@@ -37,6 +37,7 @@ class Outcome(IntEnum):
     ADRIFT = 4
     FAR = 5
     NOT_BETTER = 6
+    BROKEN = 7
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +70,12 @@ class Pairs:
     steps: Tensor
     similarity: Tensor
     reachable: Tensor
+
+    @classmethod
+    def given(cls, source: Tensor, target: Tensor, steps: Tensor) -> Pairs:
+        """Pairs that are known, with their steps, before anything is dreamed."""
+        open_ = torch.ones_like(steps, dtype=torch.bool)
+        return cls(source=source, target=target, steps=steps, similarity=open_.float(), reachable=open_)
 
     def nearest(self, count: int) -> Pairs:
         """Those `count` of which the target is most like its dreamed state, in order; the unreachable come last."""
@@ -221,7 +228,7 @@ def wrap_up(models: Models, pairs: Pairs, states: Tensor, config: StitchConfig) 
     width = states.shape[-1]
     before, after = states[:, :-1].reshape(-1, width), states[:, 1:].reshape(-1, width)
     actions = models.inverse(before, after).reshape(len(states), states.shape[1] - 1, -1)
-    states, actions = repair(models, states, actions, pairs.steps, config.repair_steps, config.imitation)
+    states, actions = repair(models, states, actions, pairs.steps, config.repair_steps, config.imitation or 0.0)
     rewards = models.reward(states[:, :-1].reshape(-1, width), actions.reshape(-1, actions.shape[-1]))
     return Bridges(pairs=pairs, states=states, actions=actions, rewards=rewards.reshape(len(states), -1))
 
@@ -284,6 +291,8 @@ class Judged(Protocol):
     def before(self) -> np.ndarray: ...  # noqa: D102
     @property
     def after(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def chain(self) -> np.ndarray: ...  # noqa: D102
 
 
 def doubt(judged: Judged, config: QualifyConfig) -> np.ndarray:
@@ -299,7 +308,7 @@ def qualify(judged: Judged, config: QualifyConfig) -> np.ndarray:
 
     Beyond the paper, and each by a setting: what the judges may be wrong by counts as an error, errors may not carry a
     bridge towards its target, its states may not be far from all real ones, a predicted termination inside it rejects,
-    and so does a return that would not rise.
+    and so does a return that would not rise. A chain ends before the first that is.
 
     Returns:
         `(B,)` the `Outcome` of each; NaN fails every comparison and is never accepted.
@@ -309,8 +318,12 @@ def qualify(judged: Judged, config: QualifyConfig) -> np.ndarray:
     near = (judged.support.max(1) < config.support) if config.support is not None else np.ones_like(consistent)
     goes_on = (judged.termination < config.termination) | (config.termination == 1)
     better = (judged.after > judged.before) | (not config.better)
-    return np.select(
-        [~judged.reachable, ~goes_on, ~consistent, ~earned, ~near, ~better],
-        list(Outcome)[1:],
-        Outcome.ACCEPTED,
-    )
+    reasons = [~judged.reachable, ~goes_on, ~consistent, ~earned, ~near, ~better]
+    return np.select([*reasons, _broken(judged.chain, np.any(reasons, axis=0))], list(Outcome)[1:], Outcome.ACCEPTED)
+
+
+def _broken(chain: np.ndarray, failed: np.ndarray) -> np.ndarray:
+    """`(B,)` whether an earlier bridge of the same chain failed; those of a chain follow each other."""
+    place = np.arange(len(chain))
+    begins = np.maximum.accumulate(np.where(np.diff(chain, prepend=chain[:1] - 1) != 0, place, 0))
+    return np.maximum.accumulate(np.where(failed, place, -1)) >= begins

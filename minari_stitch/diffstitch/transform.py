@@ -6,35 +6,31 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minari_stitch.config import settings
-from minari_stitch.data.episodes import Episodes
-from minari_stitch.data.goals import Goals, without_goals
+from minari_stitch.data.goals import Goals
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.diffstitch.ahead import expected
-from minari_stitch.diffstitch.assemble import Form, Spans, early_end, stitched
+from minari_stitch.diffstitch.assemble import stitched
 from minari_stitch.diffstitch.config import ModelConfig, QualifyConfig, StitchConfig
-from minari_stitch.diffstitch.models import Models, load_models, networks
+from minari_stitch.diffstitch.job import StitchJob, require_pairs, seen
+from minari_stitch.diffstitch.models import networks
 from minari_stitch.diffstitch.presets import full, paper
-from minari_stitch.diffstitch.proposals import Proposals, StitchReport, propose
-from minari_stitch.diffstitch.source import Source
+from minari_stitch.diffstitch.proposals import Proposals, StitchReport
 from minari_stitch.diffstitch.stitch import Outcome, qualify
-from minari_stitch.diffstitch.training import train_network
-from minari_stitch.errors import ConfigError, LowAcceptanceError, NothingToStitchError
-from minari_stitch.job import Job
-from minari_stitch.learn.calibration import COVERAGE, calibrate
-from minari_stitch.learn.support import Support
-from minari_stitch.learn.tables import Tables
-from minari_stitch.progress import Progress
+from minari_stitch.diffstitch.ways import Form, Way, ends_early, ways_of
+from minari_stitch.errors import ConfigError, LowAcceptanceError
+from minari_stitch.learn.calibration import COVERAGE
 from minari_stitch.run import Run
 from minari_stitch.sim.tasks import goals_of
 from minari_stitch.transforms.base import LOWEST_ACCEPTANCE, PATIENCE, Sample, Transform
 from minari_stitch.transforms.work import Expected
+
+_IMITATION = 0.03
 
 
 @settings
@@ -67,7 +63,13 @@ class DiffStitch(Transform):
 
     name: ClassVar[str] = "DiffStitch"
     suffix: ClassVar[str] = "stitched"
-    shortcuts = {"delta": "qualify.delta", "support": "qualify.support", "form": "form", "pairs": "stitch.pairs"}
+    shortcuts = {
+        "delta": "qualify.delta",
+        "support": "qualify.support",
+        "form": "form",
+        "pairs": "stitch.pairs",
+        "hops": "stitch.hops",
+    }
     sizes = {"full": full, "paper": paper}
 
     @property
@@ -88,6 +90,11 @@ class DiffStitch(Transform):
             raise ConfigError(
                 f"a bridge of {stitch.longest} states is not possible: horizon={diffusion.horizon} with "
                 f"context={diffusion.context} leaves room for {room}; shorten the bridge or raise the horizon"
+            )
+        if stitch.hops > 1 and self.form in ("bridge", "transitions"):
+            raise ConfigError(
+                f"hops={stitch.hops} is not possible with form={self.form}, which writes bridges alone: use form=full "
+                "or onward, or hops=1"
             )
         if stitch.guidance and not diffusion.return_dropout:
             raise ConfigError(
@@ -117,23 +124,24 @@ class DiffStitch(Transform):
             StorageError: The run directory cannot be written.
             TrainingError: The training of a network diverged.
         """
-        _require_pairs(_seen(dataset, goals_of(dataset)).episodes, self.stitch)
+        require_pairs(seen(dataset, goals_of(dataset)).episodes, self.stitch)
         fitted = self.found(dataset, run)
-        fitted.job.train_missing(run, networks(fitted.job.episodes, self.models))
+        fitted.job.train_missing(run, fitted.networks)
         return fitted
 
     def found(self, dataset: Dataset, run: Run) -> FittedDiffStitch:
         """What the run directory holds; nothing is trained, see `FittedDiffStitch.trained`."""
         goals = goals_of(dataset)
         method = self._settled(dataset, goals)
-        job = method._job(_seen(dataset, goals), run)
-        return FittedDiffStitch(transform=method, dataset=dataset, run=run, job=job, goals=goals)
+        return FittedDiffStitch(
+            transform=method, dataset=dataset, run=run, job=method._job(seen(dataset, goals), run), goals=goals
+        )
 
-    def _job(self, seen: Dataset, run: Run) -> StitchJob:
-        """With what networks see."""
+    def _job(self, source: Dataset, run: Run) -> StitchJob:
+        """With what networks see, and settled settings."""
         return StitchJob.of(
             self,
-            seen,
+            source,
             run,
             # Only a network that is told a return learns from discounted ones.
             trained=[self.models, self.stitch.discount if self.models.diffusion.return_dropout else None],
@@ -142,73 +150,40 @@ class DiffStitch(Transform):
         )
 
     def _settled(self, dataset: Dataset, goals: Goals | None) -> DiffStitch:
-        """These settings, with what was left to the dataset: whether its returns can be compared."""
-        if self.stitch.pairs != "connect":
-            return self
-        rising = self.stitch.rising
-        if rising is None:
-            episodes = dataset.episodes
-            differ = np.ptp(episodes.returns_to_go(self.stitch.discount)) > 0
-            first = episodes.observations[episodes.state_offsets[:-1]]
-            rising = bool(differ) and (goals is None or not np.ptp([goals.goal(row) for row in first], axis=0).any())
-        stitch = dataclasses.replace(self.stitch, rising=rising)
-        qualify = dataclasses.replace(self.qualify, better=self.qualify.better and rising)
-        return dataclasses.replace(self, stitch=stitch, qualify=qualify)
+        """These settings, with what was left to the dataset: whether its returns can be compared, and its actions."""
+        episodes = dataset.episodes
+        first = episodes.observations[episodes.state_offsets[:-1]]
+        differ = np.ptp(episodes.returns_to_go(self.stitch.discount)) > 0
+        one_task = bool(differ) and (goals is None or not np.ptp([goals.goal(row) for row in first], axis=0).any())
+        models, stitch, qualify = self.models, self.stitch, self.qualify
+        if stitch.imitation is None:
+            imitation = _IMITATION if one_task and stitch.repair_steps and models.behaviour is not None else 0.0
+            stitch = dataclasses.replace(stitch, imitation=imitation)
+        if stitch.pairs == "connect":
+            rising = one_task if stitch.rising is None else stitch.rising
+            stitch = dataclasses.replace(stitch, rising=rising)
+            # A bridge of a chain may be worth what comes after the next one.
+            qualify = dataclasses.replace(qualify, better=qualify.better and rising and stitch.hops == 1)
+        if not stitch.imitates:
+            models = dataclasses.replace(models, behaviour=None)
+        return dataclasses.replace(self, models=models, stitch=stitch, qualify=qualify)
 
     def networks(self, dataset: Dataset, run: Run) -> Path:
         """Folder of the trained networks."""
-        return self._job(_seen(dataset, goals_of(dataset)), run).networks
+        goals = goals_of(dataset)
+        return self._settled(dataset, goals)._job(seen(dataset, goals), run).networks
 
     def expected(self, dataset: Dataset, run: Run, n_steps: int) -> Expected:
         """Training of the missing networks, and chunks of pairs, of which a third are taken to qualify."""
         goals = goals_of(dataset)
-        seen = _seen(dataset, goals)
-        _require_pairs(seen.episodes, self.stitch)
-        job, episode = self._settled(dataset, goals)._job(seen, run), float(dataset.episodes.lengths.mean())
+        source, method = seen(dataset, goals), self._settled(dataset, goals)
+        require_pairs(source.episodes, self.stitch)
+        job, episode = method._job(source, run), float(dataset.episodes.lengths.mean())
         bridge = (self.stitch.shortest + self.stitch.longest) / 2
         whole = {"full": episode, "onward": episode, "bridge": bridge + 2, "transitions": 1.0}
         counted = bridge if self.form in ("bridge", "transitions") else episode
-        names, bridges = networks(seen.episodes, self.models), n_steps / counted
-        return expected(self.models, self.stitch, seen.episodes, job, run, names, bridges, whole[self.form])
-
-
-class StitchJob(Job):
-    """Trains the bundle of a source, and proposes bridges."""
-
-    def train(self, name: str, progress: Progress | None) -> None:
-        """Train one network of the bundle."""
-        train_network(
-            name,
-            self.episodes,
-            self.scales,
-            self.transform.models,
-            seed=self.seed,
-            discount=self.transform.stitch.discount,
-            directory=self.networks,
-            progress=progress,
-            autocast=self.autocast,
-        )
-
-    def make(self, number: int) -> Proposals:
-        """Propose and judge a chunk of pairs."""
-        return propose(self.models, self.origin, self.transform.stitch, self.seed, number)
-
-    @cached_property
-    def models(self) -> Models:
-        """The trained networks, with what held-out data say of them and of the source."""
-        models = load_models(self.episodes, self.scales, self.transform.models, self.networks, self.autocast)
-        stitch, tables = self.transform.stitch, Tables(self.episodes, self.scales, self.seed)
-        return dataclasses.replace(
-            models,
-            calibration=calibrate(models.judges, tables, stitch.shortest + 1, stitch.longest + 1, self.seed),
-            support=Support.of(tables, self.seed),
-        )
-
-    @cached_property
-    def origin(self) -> Source:
-        """The source as stitching reads it."""
-        config = self.transform
-        return Source(self.episodes, self.scales, config.stitch.discount, config.models.diffusion.context, self.limit)
+        names, bridges = networks(source.episodes, method.models), n_steps / counted
+        return expected(method.models, method.stitch, source.episodes, job, run, names, bridges, whole[self.form])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +199,12 @@ class FittedDiffStitch:
     @property
     def trained(self) -> bool:
         """Whether all networks are there."""
-        return all(self.job.network(name).exists() for name in networks(self.job.episodes, self.transform.models))
+        return all(self.job.network(name).exists() for name in self.networks)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of the networks that the source and the settings call for."""
+        return networks(self.job.episodes, self.transform.models)
 
     def sample(self, n_steps: int) -> Sample:
         """Propose chunk after chunk until accepted episodes hold `n_steps` steps; count pairs up to the last of them.
@@ -235,13 +215,14 @@ class FittedDiffStitch:
             LowAcceptanceError: Fewer than one pair in a hundred qualifies.
         """
         report, made, written, synthetic, episodes = StitchReport(), 0, 0, 0, 0
+        alone = self.transform.form in ("bridge", "transitions")
         for proposals in self.proposals():
-            spans, accepted = self._accepted(proposals)
-            lengths, generated = spans.lengths[accepted], proposals.steps[accepted] + 1
-            counted = generated if self.transform.form in ("bridge", "transitions") else lengths
+            ways = self._ways(proposals)
+            lengths, generated = np.array([(way.length, way.generated) for way in ways], int).reshape(-1, 2).T
+            counted = generated if alone else lengths
             wanted = int(np.searchsorted(counted.cumsum(), n_steps - made)) + 1
-            if wanted <= len(accepted):
-                proposals = proposals.head(int(accepted[wanted - 1]) + 1)
+            if wanted <= len(ways):
+                proposals = proposals.head(ways[wanted - 1].links[-1].row + 1)
             report = report + StitchReport.of(proposals, self.transform.qualify)
             made += int(counted[:wanted].sum())
             written += int(lengths[:wanted].sum())
@@ -273,21 +254,24 @@ class FittedDiffStitch:
         proposals = Proposals.load(chunk)
         if self.goals is None or not self.goals.terminates:
             return proposals
-        source, spans = self.dataset.episodes, self._spans(proposals)
-        early = np.array([early_end(source, proposals, spans, row, self.goals) for row in range(len(proposals))])
-        return dataclasses.replace(proposals, reachable=proposals.reachable & ~early)
+        ways = self._joined(proposals, np.arange(len(proposals)))
+        early = [link.row for way in ways if ends_early(self.dataset.episodes, way, self.goals) for link in way.links]
+        reachable = proposals.reachable.copy()
+        reachable[early] = False
+        return dataclasses.replace(proposals, reachable=reachable)
 
     @property
     def _apart(self) -> bool:
         return self.transform.form == "transitions"
 
-    def _accepted(self, proposals: Proposals) -> tuple[Spans, np.ndarray]:
-        """What real steps each bridge would join, and the rows that qualify."""
-        return self._spans(proposals), np.flatnonzero(qualify(proposals, self.transform.qualify) == Outcome.ACCEPTED)
+    def _ways(self, proposals: Proposals) -> list[Way]:
+        """What qualifies."""
+        accepted = np.flatnonzero(qualify(proposals, self.transform.qualify) == Outcome.ACCEPTED)
+        return list(self._joined(proposals, accepted))
 
-    def _spans(self, proposals: Proposals) -> Spans:
+    def _joined(self, proposals: Proposals, rows: np.ndarray) -> Iterator[Way]:
         limit = self.dataset.max_episode_steps
-        return Spans.of(self.dataset.episodes, proposals, form=self.transform.form, max_episode_steps=limit)
+        return ways_of(self.dataset.episodes, proposals, rows, form=self.transform.form, max_episode_steps=limit)
 
     def _calibration(self) -> dict[str, Any]:
         """What delta promises, where it is calibrated."""
@@ -296,20 +280,10 @@ class FittedDiffStitch:
         return {"calibration": {"coverage": COVERAGE, **dataclasses.asdict(self.job.models.calibration)}}
 
     def _parts(self) -> Iterator[dict[str, Any]]:
-        for number in itertools.count():
-            proposals = self._load(self.job.chunk(number))
-            spans, accepted = self._accepted(proposals)
-            ids, gamma = self.dataset.episode_ids.tolist(), self.transform.gamma
-            yield from stitched(
-                self.dataset.episodes,
-                ids,
-                proposals,
-                spans,
-                accepted,
-                discount=gamma,
-                goals=self.goals,
-                apart=self._apart,
-            )
+        ids, gamma = self.dataset.episode_ids.tolist(), self.transform.gamma
+        chunks = (self._load(self.job.chunk(number)) for number in itertools.count())
+        ways = itertools.chain.from_iterable(map(self._ways, chunks))
+        return stitched(self.dataset.episodes, ids, ways, discount=gamma, goals=self.goals, apart=self._apart)
 
     def _require_acceptance(self, report: StitchReport, steps: int, n_steps: int) -> None:
         if report.proposed < PATIENCE or report.accepted >= LOWEST_ACCEPTANCE * report.proposed:
@@ -322,28 +296,4 @@ class FittedDiffStitch:
             f"{steps:,} of {n_steps:,} steps. The others: {reasons}. Acceptance by delta: {others}. Raise delta, "
             f"qualify.drift={qualify.drift} or qualify.support={qualify.support} (models and proposals are kept), "
             "train longer with preset full, or ask for fewer steps."
-        )
-
-
-def _seen(dataset: Dataset, goals: Goals | None) -> Dataset:
-    """What networks see."""
-    return dataset if goals is None else without_goals(dataset, goals)
-
-
-def _require_pairs(episodes: Episodes, stitch: StitchConfig) -> None:
-    """Refuse, before hours of training, what cannot be stitched."""
-    if (episodes.observations == episodes.observations[0]).all():
-        raise NothingToStitchError(
-            "all observations are equal: nothing tells states apart; check how the dataset was recorded"
-        )
-    shortest = stitch.shortest + 1
-    if episodes.lengths.max() <= shortest:
-        raise NothingToStitchError(
-            f"the longest episode has {episodes.lengths.max()} steps, the shortest bridge {shortest}: "
-            "lower stitch.min_bridge to 1, or use a dataset with longer episodes"
-        )
-    if stitch.by_return and np.ptp(episodes.returns_to_go(stitch.discount)) == 0:
-        raise NothingToStitchError(
-            "all returns are equal: no trajectory is better than another; check the rewards of the dataset, or stitch "
-            "with stitch.pairs=connect, which asks for no return"
         )

@@ -92,3 +92,29 @@ def test_its_datasets_are_shown_and_not_filtered(run):
     assert minari.load_dataset(made.dataset_id).total_steps == made.n_steps
     result = toy.invoke("filter", made.dataset_id, "--delta", 1)
     assert result.exit_code == 1 and "holds real steps, all consistent" in result.stderr
+
+
+def test_without_goals_and_rewards_one_trajectory_goes_on_in_another(run):
+    toy.write([part | {"rewards": np.zeros_like(part["rewards"])} for part in toy.walks(terminate=0)])
+    source = minari_io.read(toy.ID)
+    made = augment(source, ms.Relabel(clusters=6), run, n_steps=2000)
+    assert made.n_steps >= 2000
+    labels = ms.Relabel(clusters=6).fit(source, run).labels
+    parts = list(minari_io.read(made.dataset_id, keep_infos=True).episodes)
+    assert made.n_synthetic == len(parts) == made.report["episodes"]
+    for part in parts:
+        about = part["metadata"]
+        own, other = (source.episodes.episode(about[f"{whose}_episode"]) for whose in ("source", "goal"))
+        (stop,) = np.flatnonzero(part["infos"]["synthetic"][:, 0]) + 1
+        met, end = about["goal_met"], about["goal_step"]
+        for name in ("observations", "actions"):
+            extra = name == "observations"
+            expected = np.concatenate([own[name][:stop], other[name][met : end + extra]])
+            np.testing.assert_array_equal(part[name], expected)
+        assert about["source_episode"] != about["goal_episode"]
+        assert len(part["rewards"]) <= toy.LIMIT and (end == len(other["rewards"]) or len(part["rewards"]) == toy.LIMIT)
+        starts = source.episodes.state_offsets
+        assert labels[starts[about["source_episode"]] + stop] == labels[starts[about["goal_episode"]] + met]
+        places = part["infos"]["source_step"][:, 0].tolist()
+        assert places == [*range(stop), *range(met, end + 1)]
+        assert part["truncations"][-1] and not part["terminations"].any()

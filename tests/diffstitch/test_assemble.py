@@ -6,10 +6,11 @@ from linear import HIGH, LOW, episodes, exact
 
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.provenance import original
-from minari_stitch.diffstitch.assemble import BRIDGE_MARGIN, Spans, stitched
+from minari_stitch.diffstitch.assemble import stitched
 from minari_stitch.diffstitch.config import StitchConfig
 from minari_stitch.diffstitch.proposals import propose
 from minari_stitch.diffstitch.source import Source
+from minari_stitch.diffstitch.ways import BRIDGE_MARGIN, ways_of
 from minari_stitch.learn.support import Support
 from minari_stitch.learn.tables import Tables
 
@@ -52,9 +53,9 @@ def assembled(limit, form="full", **kwargs):
     data, chunks = world(limit, **kwargs)
     for chunk in chunks:
         rows = np.flatnonzero(chunk.reachable)
-        spans = Spans.of(data, chunk, form=form, max_episode_steps=limit)
-        parts = list(stitched(data, IDS, chunk, spans, rows, discount=DISCOUNT))
-        assert spans.lengths[rows].tolist() == [len(part["rewards"]) for part in parts]
+        ways = list(ways_of(data, chunk, rows, form=form, max_episode_steps=limit))
+        parts = list(stitched(data, IDS, ways, discount=DISCOUNT))
+        assert [way.length for way in ways] == [len(part["rewards"]) for part in parts]
         for row, part in zip(rows, parts, strict=True):
             yield data, chunk, row, part
 
@@ -171,12 +172,12 @@ def test_steps_written_apart_lead_where_the_judges_say():
     data, chunks = world(22)
     chunk = dataclasses.replace(chunks[0], predicted=chunks[0].predicted + 0.25)
     rows = np.flatnonzero(chunk.reachable)
-    spans = Spans.of(data, chunk, form="transitions", max_episode_steps=22)
-    whole = stitched(data, IDS, chunk, spans, rows, discount=DISCOUNT)
-    steps = stitched(data, IDS, chunk, spans, rows, discount=DISCOUNT, apart=True)
-    for row, bridge in zip(rows, whole, strict=True):
+    ways = list(ways_of(data, chunk, rows, form="transitions", max_episode_steps=22))
+    whole = stitched(data, IDS, ways, discount=DISCOUNT)
+    steps = stitched(data, IDS, ways, discount=DISCOUNT, apart=True)
+    for row, way, bridge in zip(rows, ways, whole, strict=True):
         n = int(chunk.steps[row])
-        assert len(bridge["rewards"]) == n + 1 == spans.lengths[row]
+        assert len(bridge["rewards"]) == n + 1 == way.length == way.generated
         for t, step in zip(range(n + 1), steps, strict=False):
             np.testing.assert_array_equal(step["observations"][0], bridge["observations"][t])
             np.testing.assert_allclose(step["observations"][1], chunk.predicted[row, t], rtol=1e-6)
@@ -218,8 +219,8 @@ def test_stitched_episodes_make_a_dataset():
 def test_only_the_rows_asked_for_are_assembled():
     data, (chunk,) = world(None, chunks=1)
     rows = np.flatnonzero(chunk.reachable)[[3, 0]]
-    spans = Spans.of(data, chunk, form="full", max_episode_steps=None)
-    parts = list(stitched(data, IDS, chunk, spans, rows, discount=DISCOUNT))
+    ways = ways_of(data, chunk, rows, form="full", max_episode_steps=None)
+    parts = list(stitched(data, IDS, ways, discount=DISCOUNT))
     assert [part["metadata"]["similarity"] for part in parts] == chunk.similarity[rows].tolist()
 
 

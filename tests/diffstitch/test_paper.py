@@ -19,7 +19,7 @@ from minari_stitch.config import adjust
 from minari_stitch.data import minari_io
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.diffstitch import stitch
-from minari_stitch.diffstitch.assemble import Spans, stitched
+from minari_stitch.diffstitch.assemble import stitched
 from minari_stitch.diffstitch.diffusion import Schedule, training_masks
 from minari_stitch.diffstitch.models import Models, build
 from minari_stitch.diffstitch.proposals import propose
@@ -27,6 +27,7 @@ from minari_stitch.diffstitch.source import Source
 from minari_stitch.diffstitch.stitch import Candidates, Outcome, Pairs, choose_pairs, estimate_steps, qualify
 from minari_stitch.diffstitch.training import WindowTables
 from minari_stitch.diffstitch.transform import DiffStitch
+from minari_stitch.diffstitch.ways import ways_of
 from minari_stitch.errors import ConfigError
 from minari_stitch.learn.seeds import chunk_generator
 from minari_stitch.run import Run
@@ -402,9 +403,8 @@ def judged(errors, **columns):
     zeros = dict.fromkeys(("disagreement", "drift", "termination", "before"), 0.0)
     columns = {"reachable": True, "after": 1.0} | zeros | columns
     filled = {name: np.full(2, value) for name, value in columns.items()}
-    return SimpleNamespace(
-        errors=errors, support=np.zeros((2, 3)), bound=errors.max(1) + filled["disagreement"], **filled
-    )
+    bound = errors.max(1) + filled["disagreement"]
+    return SimpleNamespace(chain=np.arange(2), errors=errors, support=np.zeros((2, 3)), bound=bound, **filled)
 
 
 @pytest.mark.parametrize(
@@ -468,11 +468,13 @@ def test_tau_gen_is_the_source_the_bridge_and_the_whole_target(limit):
     world = linear_world(limit=limit)
     chunk = propose(world.models, world.source, PAPER.stitch, 0, 0)
     rows = np.flatnonzero(chunk.reachable)
-    spans = Spans.of(world.data, chunk, form="full", max_episode_steps=limit)
-    parts = list(stitched(world.data, range(len(LENGTHS)), chunk, spans, rows, discount=GAMMA))
+    ways, alone = (
+        list(ways_of(world.data, chunk, rows, form=form, max_episode_steps=limit)) for form in ("full", "bridge")
+    )
+    parts = list(stitched(world.data, range(len(LENGTHS)), ways, discount=GAMMA))
     whole = [(e["observations"], e["actions"], e["rewards"]) for e in world.data]
     cut = 0
-    for b, part in zip(rows, parts, strict=True):
+    for b, bridge_alone, part in zip(rows, alone, parts, strict=True):
         (source, T), (target, start) = world.place(chunk.source[b]), world.place(chunk.target[b])
         delta = int(chunk.steps[b])
         bridge = chunk.states[b, 1 : delta + 1], chunk.actions[b, : delta + 1], chunk.rewards[b, : delta + 1]
@@ -480,8 +482,7 @@ def test_tau_gen_is_the_source_the_bridge_and_the_whole_target(limit):
         assert matches(part, expected)
         cut += len(expected[1]) < T + delta + 1 + len(whole[target][1]) - start
         # The released code keeps the bridge, `form=bridge` with a little of what is around it.
-        alone = Spans.of(world.data, chunk, form="bridge", max_episode_steps=limit)
-        assert alone.lengths[b] <= min(len(expected[1]), delta + 11)
+        assert bridge_alone.length <= min(len(expected[1]), delta + 11)
     assert len(parts) > 15 and (cut > 0) == (limit is not None)
 
 

@@ -4,6 +4,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from linear import HIGH, LOW, episodes, exact, next_state, reward
 
 from minari_stitch.diffstitch import proposals as module
@@ -46,6 +48,8 @@ def judged(**columns):
         "termination": np.zeros(count),
         "before": np.zeros(count),
         "after": np.ones(count),
+        "chain": np.arange(count),
+        "stop": np.full(count, -1),
     }
     columns = defaults | {name: np.asarray(value) for name, value in columns.items()}
     return Proposals(**{"bound": columns["errors"].max(1)} | columns)
@@ -122,7 +126,18 @@ def random_proposals(seed, count=200):
         support=rng.exponential(2.0, (count, 4)),
         before=rng.normal(size=count),
         after=rng.normal(0.5, size=count),
+        chain=np.arange(count) // 3,
     )
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=12))
+def test_a_chain_ends_before_the_first_bridge_that_does_not_qualify(bridges):
+    chain, good = np.cumsum([new for new, _ in bridges]), np.array([good for _, good in bridges])
+    found = qualify(judged(chain=chain, reachable=good), QualifyConfig())
+    for b in range(len(bridges)):
+        before = [good[a] for a in range(b) if chain[a] == chain[b]]
+        expected = Outcome.ACCEPTED if all(before) else Outcome.BROKEN
+        assert found[b] == (expected if good[b] else Outcome.UNREACHABLE)
 
 
 def test_a_report_counts_every_pair_once():

@@ -61,6 +61,28 @@ def test_what_chains_of_trajectories_earn_matches_value_iteration(places, seed):
         assert earned[i] == pytest.approx(returns[i] if ends[i] else value[place[i]], rel=0.15, abs=1e-9)
 
 
+@settings(max_examples=60, deadline=None)
+@given(walks, st.integers(0, 1000), st.integers(1, 4))
+def test_the_fewest_steps_to_a_place_match_a_search(places, seed, toll):
+    """Along a trajectory a step each, from one trajectory to another at the same place for a toll."""
+    found, place, episode, _ = regions_of(places)
+    end = place == np.random.default_rng(seed).choice(place)
+    steps = np.where(end, 0.0, np.inf)
+    for _ in range(len(place) * 2):
+        for i in np.flatnonzero(~end):
+            onward = 1 + steps[i + 1] if i + 1 < len(place) and episode[i + 1] == episode[i] else np.inf
+            steps[i] = min(steps[i], onward, toll + steps[place == place[i]].min())
+    nothing = torch.zeros(len(place), dtype=torch.float64)
+    reached = torch.tensor(end)
+    worth = nothing.masked_fill(~reached, -torch.inf)
+    onward, across = found.ways(nothing - 1, reached, worth, 1.0, (-toll, 1.0))
+    best = torch.where(reached, worth, torch.maximum(onward, across[found.region]))
+    np.testing.assert_array_equal(-best.numpy(), steps)
+    for i in np.flatnonzero(~end):
+        later = i + 1 < len(place) and episode[i + 1] == episode[i]
+        assert -onward[i] == (1 + steps[i + 1] if later else np.inf)
+
+
 def test_regions_are_as_many_as_asked_for_and_the_same_for_the_same_seed():
     places = [np.linspace(0, 1, 300), np.linspace(5, 6, 300)]
     one, again = (regions_of(places, count=6)[0] for _ in range(2))

@@ -98,7 +98,7 @@ def test_a_key_sees_each_setting_and_nothing_else():
     base = StitchConfig()
     assert key(base, "cpu", 3) == key(StitchConfig(), "cpu", 3)
     changes = {"pairs": "paper", "similarity": "cosine", "min_similarity": 0.5, "fixed_steps": 7}
-    changes |= {"steps_left": 3, "latest_source": 10, "rising": True, "nearest": 0.5}
+    changes |= {"steps_left": 3, "latest_source": 10, "rising": True, "nearest": 0.5, "imitation": 0.5}
     for field in dataclasses.fields(base):
         value = getattr(base, field.name)
         if field.name not in changes:
@@ -115,6 +115,6 @@ def test_a_key_sees_each_setting_and_nothing_else():
 def test_actions_near_a_behaviour_that_nobody_clones_are_refused_with_both_remedies():
     method = DiffStitch.preset("fast")
     with pytest.raises(ConfigError, match=r"stitch.imitation=0.03 .* models.behaviour=None: set stitch.imitation=0"):
-        adjust(method, {"models.behaviour": None})
-    for others in ({"stitch.imitation": 0.0}, {"stitch.repair_steps": 0}):
+        adjust(method, {"models.behaviour": None, "stitch.imitation": 0.03})
+    for others in ({}, {"stitch.imitation": 0.0}, {"stitch.imitation": 0.03, "stitch.repair_steps": 0}):
         assert adjust(method, {"models.behaviour": None, **others}).models.behaviour is None

@@ -1,0 +1,201 @@
+"""Chains: episodes that cross several bridges, each where a good way leads.
+
+Where trajectories pass through one region of the state space, one may change over from one to the other. Value
+iteration over the regions says where that lies on the best way: to the highest return where returns can be compared,
+else, in the fewest steps, to a region that is drawn. Only those joins are bridged.
+
+Shape letters: `B` joins, `K` regions; `N + E` state rows of the source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minari_stitch.diffstitch.config import StitchConfig
+from minari_stitch.diffstitch.source import Source
+from minari_stitch.errors import NothingToStitchError
+
+_FASTEST = 0.9
+"""Share of the data's windows that lead less far in as many steps: bridges are as long as the fastest need."""
+_GAIN = 0.01
+"""Share of the largest return that a join has to add: regions are coarse."""
+_EACH = 16
+"""Chains to one end, before another is drawn."""
+_TRIES = 64
+"""Ends to which no chain leads, before it is given up."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Joins:
+    """Where trajectories are joined.
+
+    Attributes:
+        source: `(B,)` state rows where a trajectory is left.
+        target: `(B,)` state rows where another one is entered.
+        steps: `(B,)` generated states between them.
+        chain: `(B,)` number of the chain that each belongs to; those of a chain follow each other.
+        stop: `(B,)` state row at which its chain ends; -1: where its last trajectory does.
+    """
+
+    source: Tensor
+    target: Tensor
+    steps: Tensor
+    chain: Tensor
+    stop: Tensor
+
+
+def draw(source: Source, config: StitchConfig, generator: torch.Generator) -> Joins:
+    """Draw about `config.chunk` joins: whole chains of up to `config.hops`.
+
+    Raises:
+        NothingToStitchError: No chain leads to anything better.
+    """
+    reach = _reach(source, config.longest + 1)
+    rows: list[tuple[int, ...]] = []
+    chains = in_vain = 0
+    while len(rows) < config.chunk:
+        ways = _Ways.to_return(source, config) if config.rising else _Ways.to_region(source, config, generator)
+        before = chains
+        for start in ways.starts(generator):
+            joins, stop = ways.chain(start, reach)
+            rows += [(*join, chains, stop) for join in joins]
+            chains += bool(joins)
+            if len(rows) >= config.chunk:
+                break
+        in_vain = 0 if chains > before else in_vain + 1
+        if in_vain == _TRIES:
+            raise NothingToStitchError(
+                f"no chain of up to {config.hops} bridges leads to anything better: raise stitch.hops or "
+                f"stitch.regions={config.regions}, or stitch single pairs with stitch.hops=1"
+            )
+    columns = torch.tensor(rows, device=source.z.device).T
+    return Joins(**dict(zip(("source", "target", "steps", "chain", "stop"), columns, strict=True)))
+
+
+def _reach(source: Source, most: int) -> Tensor:
+    """`(most,)` how far the fastest get in 1, 2, ... steps, in standardised state space."""
+    found = []
+    for steps in range(1, most + 1):
+        inside = (source.episode[steps:] == source.episode[:-steps]).nonzero().squeeze(1)
+        some = inside[:: 1 + len(inside) // 100_000]
+        way = (source.z[some + steps] - source.z[some]).norm(dim=-1)
+        found.append(way.quantile(_FASTEST) if len(way) else way.new_tensor(0.0))
+    return torch.stack(found).cummax(0).values
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ways:
+    """The best ways to an end.
+
+    Attributes:
+        source: The data.
+        config: Lengths of bridges, and how many there may be.
+        region: `(N + E,)` region of each state.
+        end: `(N + E,)` states where ways end.
+        onward: `(N + E,)` what going on along its own trajectory is worth.
+        across: `(K,)` what changing over is worth.
+        slack: By how much less than the best of its region a state that is entered may be worth.
+        stops: Whether chains end at the end, else with their last trajectory.
+    """
+
+    source: Source
+    config: StitchConfig
+    region: Tensor
+    end: Tensor
+    onward: Tensor
+    across: Tensor
+    slack: float
+    stops: bool
+
+    @classmethod
+    def to_return(cls, source: Source, config: StitchConfig) -> _Ways:
+        """To the highest discounted return."""
+        found, returns, discount = source.regions(config.regions), source.returns, source.discount
+        rewards = torch.cat([returns[:-1] - discount * returns[1:], returns.new_zeros(1)])
+        steps, gain = _crossing(config), _GAIN * float(returns.abs().max())
+        # A bridge earns what steps do on average, and has to add something.
+        earned = float(rewards[source.inner].mean()) * sum(discount**step for step in range(steps)) - gain
+        worth = returns.masked_fill(source.inner, -torch.inf)
+        onward, across = found.ways(rewards, ~source.inner, worth, discount, (earned, discount**steps))
+        return cls(
+            source=source,
+            config=config,
+            region=found.region,
+            end=~source.inner,
+            onward=onward,
+            across=across,
+            slack=gain,
+            stops=False,
+        )
+
+    @classmethod
+    def to_region(cls, source: Source, config: StitchConfig, generator: torch.Generator) -> _Ways:
+        """To a region that some state of the data lies in, in the fewest steps."""
+        found = source.regions(config.regions)
+        state = torch.randint(len(source.z), (), device=source.z.device, generator=generator)
+        end = found.region == found.region[state]
+        nothing = source.returns.new_zeros(len(end))
+        steps, worth = float(_crossing(config)), nothing.masked_fill(~end, -torch.inf)
+        # No bridge leaves the last state of a trajectory, which shows no action to compare with.
+        onward, across = found.ways(nothing - 1, end | ~source.inner, worth, 1.0, (-steps, 1.0))
+        return cls(
+            source=source,
+            config=config,
+            region=found.region,
+            end=end,
+            onward=onward,
+            across=across,
+            slack=steps / 2,
+            stops=True,
+        )
+
+    def starts(self, generator: torch.Generator) -> list[int]:
+        """Some first states of episodes from which something is reached."""
+        first = (self.source.step == 0).nonzero().squeeze(1)
+        open_ = first[torch.maximum(self.onward, self.across[self.region])[first].isfinite() & ~self.end[first]]
+        order = torch.randperm(len(open_), device=first.device, generator=generator)
+        return open_[order[:_EACH]].tolist()
+
+    def chain(self, start: int, reach: Tensor) -> tuple[list[tuple[int, int, int]], int]:
+        """Follow the best way from a state.
+
+        Returns:
+            `(source, target, steps)` of its joins, none where it crosses none or more than there may be; and where it
+            stops.
+        """
+        source, config, joins, at, time = self.source, self.config, [], start, 0
+        while True:
+            rows = torch.arange(at, int(source.last[at]) + 1, device=source.z.device)
+            leaves = self.across[self.region[rows]] > self.onward[rows]
+            leaves &= source.inner[rows] & (source.step[rows] >= source.context - 1)
+            leaves[: 1 if joins else 0] = False  # a real step lies between two bridges
+            until, left = (int(mask.int().argmax()) if mask.any() else len(rows) for mask in (self.end[rows], leaves))
+            if until <= left:  # also where neither comes
+                stop = int(rows[until]) if until < len(rows) else -1
+                whole = until < len(rows) or not self.stops
+                return (joins if whole and until > 0 else []), stop if self.stops else -1
+            row = int(rows[left])
+            target = self._entrance(row)
+            far = (source.z[target] - source.z[row]).norm()
+            steps = int(torch.searchsorted(reach, far).clamp(config.shortest, config.longest))
+            time += left + steps + 1
+            if len(joins) == config.hops or time + 1 > source.limit:
+                return (joins if not self.stops else []), -1
+            joins.append((row, target, steps))
+            at = target
+
+    def _entrance(self, row: int) -> int:
+        """Of the states of its region that are worth about the most, the nearest."""
+        source = self.source
+        rows = ((self.region == self.region[row]) & source.inner).nonzero().squeeze(1)
+        worth = self.onward[rows]
+        rows = rows[worth >= worth.max() - self.slack]
+        return int(rows[(source.z[rows] - source.z[row]).norm(dim=-1).argmin()])
+
+
+def _crossing(config: StitchConfig) -> int:
+    """Steps that a bridge is planned with: the most it may have, so that there are few."""
+    return config.longest + 1
