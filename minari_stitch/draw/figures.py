@@ -38,6 +38,7 @@ class StitchedEpisode:
         source: `(T' + 1, S)` observations of the source episode as recorded, so that row t is at the same time as
             row t of `observations`; or None.
         target: `(T' + 1, S)` observations of the target episode as recorded, or None.
+        further: Of a chain's later bridges, the last real state before each and the first after it.
     """
 
     dataset_id: str
@@ -46,6 +47,7 @@ class StitchedEpisode:
     observations: np.ndarray
     source: np.ndarray | None = None
     target: np.ndarray | None = None
+    further: Sequence[tuple[int, int]] = ()
 
     @classmethod
     def of(cls, stitched: Dataset, episode: int | None = None, source: Dataset | None = None) -> StitchedEpisode:
@@ -80,8 +82,17 @@ class StitchedEpisode:
                 name: source.episodes.episode(known.index(about[f"{name}_episode"]))["observations"][first:]
                 for name, first in shown.items()
             }
-        observations = stitched.episodes.episode(row)["observations"]
-        return cls(dataset_id=stitched.dataset_id, number=ids[row], about=about, observations=observations, **former)
+        part = stitched.episodes.episode(row)
+        marks = part["infos"].get("synthetic", np.zeros((1, 1)))[:, 0]
+        edges = np.flatnonzero(np.diff(marks.astype(int), prepend=0)).reshape(-1, 2)
+        return cls(
+            dataset_id=stitched.dataset_id,
+            number=ids[row],
+            about=about,
+            observations=part["observations"],
+            further=[(int(begin), int(end)) for begin, end in edges[1:]],
+            **former,
+        )
 
     @property
     def begin(self) -> int:
@@ -302,7 +313,11 @@ def paths(axes: Axes, episode: StitchedEpisode, columns: slice, visited: np.ndar
     axes.plot(*path[: begin + 1].T, color=COLOURS["source"], lw=2, label="real: source")
     axes.plot(*path[end:].T, color=COLOURS["target"], lw=2, label="real: target")
     label = f"generated bridge: {episode.about['bridge_states']} states"
-    axes.plot(*path[begin : end + 1].T, color=COLOURS["bridge"], lw=3.5, label=label)
+    if episode.further:
+        label = f"{1 + len(episode.further)} generated bridges"
+    for first, last in [(begin, end), *episode.further]:
+        axes.plot(*path[first : last + 1].T, color=COLOURS["bridge"], lw=3.5, label=label)
+        label = None
     axes.plot(*path[0], "o", color=COLOURS["source"], ms=6, label="start")
     axes.plot(*path[-1], "*", color=COLOURS["target"], ms=12, label="end")
     goal = episode.observations[-1, columns.stop : columns.stop + 2]  # in alphabetical order, after what is achieved
