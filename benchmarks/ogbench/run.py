@@ -1,8 +1,11 @@
 """Learners for goals on OGBench's point mazes: GCBC, GCIVL and GCIQL, played on the five tasks of a maze.
 
     python benchmarks/ogbench/run.py                                 the medium maze, made anew where it is missing
-    python benchmarks/ogbench/run.py --maze large --algo gcivl --seeds 4
-    python benchmarks/ogbench/run.py --augmented ogbench/pointmaze-medium-stitch-stitched-v0 --ratio 1:1
+    python benchmarks/ogbench/run.py --maze large --algo gcivl --seeds 4 --alone
+    python benchmarks/ogbench/run.py --augmented my/stitched-v0 --augmented my/chained-v0 --ratio 1:1
+
+Unless it is told otherwise it also trains on mixes with what DiffStitch makes of the data, and with the control that
+needs no model: one trajectory goes on in another from where they share a cluster. Both are made where they are missing.
 
 Finished cells are kept in benchmarks/results/ and not run again, so that a killed run goes on with the same command.
 The last line is JSON: {learner: {dataset: [mean success, low, high]}}, in percent, with a 95 % interval over seeds.
@@ -17,7 +20,7 @@ import os
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -29,14 +32,14 @@ from rich.table import Table
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # instead of this folder, whose name the package has
 
-from benchmarks import experiment
+from benchmarks import experiment, prepare
 from benchmarks.batches import parse_ratio
 from benchmarks.budgets import GOAL_ALGORITHMS, Budget
 from benchmarks.comparison import Finished, compare, diverged, interval, spread
 from benchmarks.executors import execute
 from benchmarks.ogbench.generate import Maze, generate
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
-from benchmarks.suites import choose
+from benchmarks.suites import Variant, choose
 from minari_stitch.api import exchange
 from minari_stitch.data.ids import exists
 from minari_stitch.errors import StitchError
@@ -55,6 +58,8 @@ _BOTH: dict[str, dict[str, Any]] = {
     name: _SMALL | ({} if name == "gcbc" else {"target_rate": 0.05})
     for name in GOAL_ALGORITHMS
 }
+MADE = (Variant(settings=(("stitch.pairs", "connect"),)), Variant(method="relabel"))
+"""What is compared with the original data."""
 BUDGETS = {
     budget.name: budget
     for budget in (
@@ -73,6 +78,7 @@ BUDGETS = {
             evaluations=4,
             last=2,
             episodes=50,
+            lanes=8,
             steps=dict.fromkeys(GOAL_ALGORITHMS, 10_000),
             settings=_BOTH,
         ),
@@ -144,10 +150,14 @@ def main(
     budget: Annotated[str, typer.Option(help=f"{', '.join(BUDGETS)}.")] = "mazes",
     seeds: Annotated[Optional[int], typer.Option(min=1, help="Seeds 0, 1, ... \\[default: the budget's].")] = None,  # noqa: UP045
     steps: Annotated[Optional[int], typer.Option(min=1, help="Gradient steps \\[default: the budget's].")] = None,  # noqa: UP045
-    augmented_dataset: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--augmented", metavar="ID", help="Also a mix with what was made of it \\[default: none]."),
+    augmented: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="ID",
+            help="Also a mix with what was made of it; repeatable \\[default: stitched and relabelled, made here].",
+        ),
     ] = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Only the original data.")] = False,
     ratio: Annotated[str, typer.Option(help="Original : augmented in every batch of the mix.")] = "1:1",
     n_episodes: Annotated[int, typer.Option("--episodes", min=1, help="Of the data, where they are made.")] = 5000,
     data_seed: Annotated[int, typer.Option(min=0, help="Seed of the data, where they are made.")] = 0,
@@ -165,7 +175,8 @@ def main(
             choose("learner for goals", name, dict.fromkeys(GOAL_ALGORITHMS))
         parse_ratio(ratio)
         dataset_id = ensure(maze, n_episodes, data_seed, err)
-        wanted = list(_cells(names, dataset_id, augmented_dataset, ratio, range(seeds or plan.seeds), plan))
+        made = [] if alone else augmented or [_made(dataset_id, variant, err) for variant in MADE]
+        wanted = list(dict.fromkeys(_cells(names, dataset_id, made, ratio, range(seeds or plan.seeds), plan)))
         kept = Results(results)
         finished = kept.finished()
         pending = [cell for cell in wanted if cell not in finished]
@@ -184,12 +195,17 @@ def main(
     _print({cell: finished[cell] for cell in wanted if cell in finished}, maze)
 
 
-def _cells(names: Any, dataset_id: str, augmented: str | None, ratio: str, seeds: range, plan: Budget) -> Any:
+def _made(dataset_id: str, variant: Variant, err: Console) -> str:
+    return prepare.newest(dataset_id, variant) or prepare.augment(dataset_id, variant, err.print)
+
+
+def _cells(
+    names: Sequence[str], dataset_id: str, made: Sequence[str], ratio: str, seeds: range, plan: Budget
+) -> Iterator[Cell]:
     for name in names:
-        both = experiment.cells(
-            name, dataset_id, augmented or dataset_id, kind="episodes", ratio=ratio, seeds=seeds, budget=plan
-        )
-        yield from (cell for cell in both if augmented or not cell.augmented)
+        for augmented in made or [dataset_id]:
+            both = experiment.cells(name, dataset_id, augmented, kind="episodes", ratio=ratio, seeds=seeds, budget=plan)
+            yield from (cell for cell in both if made or not cell.augmented)
 
 
 def _print(finished: Finished, maze: str) -> None:

@@ -235,7 +235,7 @@ def command(*words, results):
 
 
 def test_one_command_makes_trains_plays_and_goes_on(points, tmp_path):
-    words = ("--budget", "smoke", "--episodes", "10", "--seeds", "2", "--steps", "5")
+    words = ("--budget", "smoke", "--episodes", "10", "--seeds", "2", "--steps", "5", "--alone")
     done = command(*words, results=tmp_path)
     assert done.exit_code == 0, done.output
     found = json.loads(done.output.splitlines()[-1])
@@ -251,9 +251,23 @@ def test_one_command_makes_trains_plays_and_goes_on(points, tmp_path):
 
 def test_a_score_is_the_share_of_goals(points, monkeypatch, tmp_path):
     monkeypatch.setattr(TaskEvaluator, "__call__", lambda self, policy, seeds, episodes: np.eye(5)[:1])
-    done = command("--budget", "smoke", "--algo", "gcbc", "--episodes", "10", results=tmp_path)
+    done = command("--budget", "smoke", "--algo", "gcbc", "--episodes", "10", "--alone", results=tmp_path)
     assert json.loads(done.output.splitlines()[-1]) == {"gcbc": {"ogbench/pointmaze-medium-stitch-10-v0": [20.0]}}
     assert "100 0 0 0 0" in done.output
+
+
+def test_what_is_compared_is_made_once(points, monkeypatch, tmp_path):
+    assert [variant.title for variant in run.MADE] == ["DiffStitch", "relabel"]
+    monkeypatch.setattr(run, "MADE", run.MADE[1:])
+    monkeypatch.setattr(TaskEvaluator, "__call__", lambda self, policy, seeds, episodes: np.eye(5)[: len(seeds)])
+    words = ("--budget", "smoke", "--algo", "gcbc", "--episodes", "10")
+    done = command(*words, results=tmp_path)
+    assert done.exit_code == 0, done.output
+    source, made = "ogbench/pointmaze-medium-stitch-10-v0", "ogbench/pointmaze-medium-stitch-10-relabelled-v0"
+    assert json.loads(done.output.splitlines()[-1])["gcbc"].keys() == {source, f"{made} 1:1 episodes"}
+    assert "Making it, once: relabel" in done.output and "gcbc: +0.0" in " ".join(done.output.split())
+    again = command(*words, "--augmented", made, results=tmp_path)
+    assert "0 of 2 cells to run" in again.output and "Making" not in again.output
 
 
 def test_learners_for_goals_are_known_by_name():
