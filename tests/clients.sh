@@ -25,3 +25,4 @@ check d3rlpy d3rlpy d3rlpy==2.8.1
 check torchrl torchrl torchrl==0.10.1 tensordict==0.10.0
 check ogbench ogbench ".[test]" ogbench==1.2.2 mujoco==4.0.0 gymnasium==1.4.0
 "$envs/ogbench/bin/python" -m pytest -q -c /dev/null --rootdir . -k "real or own" tests/bench/test_ogbench.py
+"$envs/ogbench/bin/python" -m pytest -q -c /dev/null --rootdir . tests/sim/test_ogbench_point.py

@@ -42,6 +42,7 @@ LAYERS = [
     {"sim.recipes"},
     {"sim.d4rl", "sim.demo", "sim.ogbench", "sim.poses"},
     {"sim.carried"},
+    {"sim.ogbench_point"},
     {"sim.oracle"},
     {"sim.paths"},
     {"quality.bridges", "quality.goals", "quality.rows"},

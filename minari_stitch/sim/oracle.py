@@ -20,6 +20,7 @@ from minari_stitch.errors import StitchError
 from minari_stitch.sim.behaviour import make_env
 from minari_stitch.sim.carried import CarriedPen
 from minari_stitch.sim.maze import Maze
+from minari_stitch.sim.ogbench_point import PlacedPoint
 from minari_stitch.sim.outcomes import Outcomes, ask, one
 from minari_stitch.sim.poses import Locomotion
 
@@ -228,6 +229,7 @@ ORACLES: dict[str, Callable[[EnvSpec], Oracle | Follower]] = {
     "Walker2d": MujocoLocomotion,
     "HalfCheetah": MujocoLocomotion,
     "PointMaze": PointMaze,
+    "pointmaze": PlacedPoint,
     "AntMaze": AntMaze,
     "AdroitHandPen": CarriedPen,
 }
