@@ -98,6 +98,7 @@ class _Ways:
         onward: `(N + E,)` what going on along its own trajectory is worth.
         across: `(K,)` what changing over is worth.
         slack: By how much less than the best of its region a state that is entered may be worth.
+        first: `(F,)` first states of trajectories from which ways are of use.
         stops: Whether chains end at the end, else with their last trajectory.
     """
 
@@ -108,6 +109,7 @@ class _Ways:
     onward: Tensor
     across: Tensor
     slack: float
+    first: Tensor
     stops: bool
 
     @classmethod
@@ -128,16 +130,17 @@ class _Ways:
             onward=onward,
             across=across,
             slack=gain,
+            first=_first(source),
             stops=False,
         )
 
     @classmethod
     def to_region(cls, source: Source, config: StitchConfig, generator: torch.Generator) -> _Ways:
-        """To a region that some state of the data lies in, in the fewest steps."""
+        """To the region of some state, in the fewest steps, from where no single trajectory leads there."""
         found = source.regions(config.regions)
         state = torch.randint(len(source.z), (), device=source.z.device, generator=generator)
         end = found.region == found.region[state]
-        nothing = source.returns.new_zeros(len(end))
+        nothing, first = source.returns.new_zeros(len(end)), _first(source)
         steps, worth = float(_crossing(config)), nothing.masked_fill(~end, -torch.inf)
         # No bridge leaves the last state of a trajectory, which shows no action to compare with.
         onward, across = found.ways(nothing - 1, end | ~source.inner, worth, 1.0, (-steps, 1.0))
@@ -149,13 +152,14 @@ class _Ways:
             onward=onward,
             across=across,
             slack=steps / 2,
+            first=first[~found.led[found.region[first], found.region[state]]],
             stops=True,
         )
 
     def starts(self, generator: torch.Generator) -> list[int]:
         """Some first states of episodes from which something is reached."""
-        first = (self.source.step == 0).nonzero().squeeze(1)
-        open_ = first[torch.maximum(self.onward, self.across[self.region])[first].isfinite() & ~self.end[first]]
+        first = self.first
+        open_ = first[torch.maximum(self.onward, self.across[self.region])[first].isfinite()]
         order = torch.randperm(len(open_), device=first.device, generator=generator)
         return open_[order[:_EACH]].tolist()
 
@@ -194,6 +198,11 @@ class _Ways:
         worth = self.onward[rows]
         rows = rows[worth >= worth.max() - self.slack]
         return int(rows[(source.z[rows] - source.z[row]).norm(dim=-1).argmin()])
+
+
+def _first(source: Source) -> Tensor:
+    """First states of trajectories."""
+    return (source.step == 0).nonzero().squeeze(1)
 
 
 def _crossing(config: StitchConfig) -> int:

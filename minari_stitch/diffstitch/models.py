@@ -39,7 +39,7 @@ class Models:
     diffusion: TemporalUNet
     dynamics_net: MLP
     inverse_net: MLP
-    reward_net: MLP
+    reward_net: MLP | None
     termination_net: MLP | None
     behaviour_net: MLP | None = None
     autocast: torch.dtype | None = None
@@ -76,7 +76,9 @@ class Models:
         return self.scales.action.decode(self.inverse(z, z_next)).cpu().numpy()
 
     def reward(self, z: Tensor, u: Tensor) -> Tensor:
-        """Eq. 8: rewards `(B,)` in the units of the source."""
+        """Eq. 8: rewards `(B,)` in the units of the source; where all are equal there, that one."""
+        if self.reward_net is None:
+            return self.scales.reward.shift.expand(len(z))
         return self.scales.reward.decode(self.reward_net(torch.cat([z, u], -1))[0]).squeeze(-1)
 
     def termination(self, z_next: Tensor) -> Tensor:
@@ -118,8 +120,12 @@ def build(name: str, states: int, actions: int, config: ModelConfig, generator: 
 
 
 def networks(episodes: Episodes, config: ModelConfig) -> tuple[str, ...]:
-    """The networks that a source and the settings call for: without terminations there is nothing to classify."""
-    unused = {"termination": not episodes.terminations.any(), "behaviour": config.behaviour is None}
+    """The networks that a source and the settings call for: those that have something to tell apart."""
+    unused = {
+        "reward": not np.ptp(episodes.rewards),
+        "termination": not episodes.terminations.any(),
+        "behaviour": config.behaviour is None,
+    }
     return tuple(name for name in NETWORKS if not unused.get(name))
 
 

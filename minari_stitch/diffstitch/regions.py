@@ -33,8 +33,9 @@ class Regions:
 
     Attributes:
         region: `(N + E,)` region of each state.
-        joined: `(K, K)` whether trajectories lead from one to another, changing over where they share a region; where
-            they lead everywhere, whether a single one does. Each is joined to itself.
+        led: `(K, K)` whether a single trajectory leads from one to another. Each leads to itself.
+        joined: `(K, K)` whether trajectories do, changing over where they share a region; where they lead everywhere,
+            whether a single one does.
     """
 
     def __init__(self, z: Tensor, episode: Tensor, step: Tensor, count: int, seed: int) -> None:
@@ -53,11 +54,11 @@ class Regions:
         following = torch.cat([episode[1:] == episode[:-1], episode.new_zeros(1, dtype=torch.bool)])
         latest_first = times.argsort(descending=True, stable=True).split(times.bincount().flip(0).tolist())
         self._backwards = [rows[following[rows]] for rows in latest_first[1:]]  # in time, all trajectories at once
-        self.joined = torch.eye(shape[1], dtype=torch.bool, device=z.device)
+        self.led = torch.eye(shape[1], dtype=torch.bool, device=z.device)
         for rows in torch.arange(shape[0], device=z.device).split(max(1, _BLOCK // shape[1] ** 2)):
-            self.joined |= (first[rows, :, None] <= self._last[rows, None, :]).any(0)
-        if not (chained := _closure(self.joined)).all():
-            self.joined = chained
+            self.led |= (first[rows, :, None] <= self._last[rows, None, :]).any(0)
+        chained = _closure(self.led)
+        self.joined = self.led if chained.all() else chained
 
     def earned(self, returns: Tensor, ended: Tensor, discount: float) -> Tensor:
         """Value iteration over the regions: what the best chain of trajectories earns from a state on.

@@ -145,6 +145,9 @@ def _interest(about: Mapping[str, Any], length: int) -> tuple[bool, int, float]:
 def headline(episode: StitchedEpisode) -> str:
     """What is stitched, in one line."""
     about = episode.about
+    if about["return_before"] == about["return_after"] == 0:
+        steps, bridges = len(episode.observations) - 1, 1 + len(episode.further)
+        return f"{episode.dataset_id}, episode {episode.number}: {steps} steps, {bridges} generated bridges"
     return (
         f"{episode.dataset_id}, episode {episode.number}: discounted return from step {episode.begin} on: "
         f"{about['return_before']:,.0f} before stitching, {about['return_after']:,.0f} after"
@@ -280,7 +283,9 @@ def _density(x: np.ndarray, y: np.ndarray, span: tuple[float, float]) -> np.ndar
 
 
 def plane(stitched: Dataset) -> slice | None:
-    """The two columns that are a place in the plane: a goal-conditioned task's `achieved_goal`, or None."""
+    """The two columns that are a place in the plane: a task's `achieved_goal`, or all there are; else None."""
+    if stitched.observation_space.shape == (2,):
+        return slice(0, 2)
     slices = FlatSpace(stitched.observation_space).slices
     columns = slices.get("achieved_goal")
     return columns if columns and "desired_goal" in slices and columns.stop - columns.start == 2 else None
@@ -321,6 +326,7 @@ def paths(axes: Axes, episode: StitchedEpisode, columns: slice, visited: np.ndar
     axes.plot(*path[0], "o", color=COLOURS["source"], ms=6, label="start")
     axes.plot(*path[-1], "*", color=COLOURS["target"], ms=12, label="end")
     goal = episode.observations[-1, columns.stop : columns.stop + 2]  # in alphabetical order, after what is achieved
-    axes.plot(*goal, "x", color="black", ms=9, mew=2, label="goal")
+    if len(goal):
+        axes.plot(*goal, "x", color="black", ms=9, mew=2, label="goal")
     axes.set(xlabel="x [m]", ylabel="y [m]", aspect="equal")
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

@@ -29,6 +29,7 @@ def test_actions_are_kept_near_a_clone_only_where_all_trajectories_do_one_thing(
         fitted = DiffStitch().found(dataset, run)
         assert fitted.transform.stitch.imitation == weight
         assert ("behaviour" in fitted.networks) == (weight > 0)
+        assert ("reward" in fitted.networks) == bool(np.ptp(dataset.episodes.rewards))
     asked = adjust(DiffStitch(), {"stitch.imitation": 0.5}).found(free, run)
     assert asked.transform.stitch.imitation == 0.5 and "behaviour" in asked.networks
 
