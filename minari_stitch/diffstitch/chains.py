@@ -22,7 +22,7 @@ _FASTEST = 0.9
 """Share of the data's windows that lead less far in as many steps: bridges are as long as the fastest need."""
 _GAIN = 0.01
 """Share of the largest return that a join has to add: regions are coarse."""
-_EACH = 16
+_EACH = 32
 """Chains to one end, before another is drawn."""
 _TRIES = 64
 """Ends to which no chain leads, before it is given up."""
@@ -53,7 +53,7 @@ def draw(source: Source, config: StitchConfig, generator: torch.Generator) -> Jo
     Raises:
         NothingToStitchError: No chain leads to anything better.
     """
-    reach = _reach(source, config.longest + 1)
+    reach = source.reach(config.longest + 1, _FASTEST)
     rows: list[tuple[int, ...]] = []
     chains = in_vain = 0
     while len(rows) < config.chunk:
@@ -73,17 +73,6 @@ def draw(source: Source, config: StitchConfig, generator: torch.Generator) -> Jo
             )
     columns = torch.tensor(rows, device=source.z.device).T
     return Joins(**dict(zip(("source", "target", "steps", "chain", "stop"), columns, strict=True)))
-
-
-def _reach(source: Source, most: int) -> Tensor:
-    """`(most,)` how far the fastest get in 1, 2, ... steps, in standardised state space."""
-    found = []
-    for steps in range(1, most + 1):
-        inside = (source.episode[steps:] == source.episode[:-steps]).nonzero().squeeze(1)
-        some = inside[:: 1 + len(inside) // 100_000]
-        way = (source.z[some + steps] - source.z[some]).norm(dim=-1)
-        found.append(way.quantile(_FASTEST) if len(way) else way.new_tensor(0.0))
-    return torch.stack(found).cummax(0).values
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -59,6 +59,7 @@ class Source:
         self._ended = torch.tensor(ends, device=device)
         self._found: dict[int, Regions] = {}
         self._chained: dict[int, Tensor] = {}
+        self._reaches: dict[tuple[int, float], Tensor] = {}
 
     @cached_property
     def inner(self) -> Tensor:
@@ -135,6 +136,18 @@ class Source:
         last = max(0, len(self.z) - steps)
         change = (self.z[steps:] - self.z[:last])[self.episode[steps:] == self.episode[:last]]
         return change.square().mean(0).sqrt().clamp(min=1e-6) if len(change) else torch.ones_like(self.z[0])
+
+    def reach(self, most: int, share: float) -> Tensor:
+        """`(most,)` how far 1, 2, ... steps lead in standardised state space, in this share of the windows no farther."""
+        if (most, share) not in self._reaches:
+            found = []
+            for steps in range(1, most + 1):
+                inside = (self.episode[steps:] == self.episode[:-steps]).nonzero().squeeze(1)
+                some = inside[:: 1 + len(inside) // 100_000]
+                way = (self.z[some + steps] - self.z[some]).norm(dim=-1)
+                found.append(way.quantile(share) if len(way) else way.new_tensor(0.0))
+            self._reaches[most, share] = torch.stack(found).cummax(0).values
+        return self._reaches[most, share]
 
     def suffix_return(self, source: Tensor, target: Tensor, steps: Tensor) -> Tensor:
         """`(B,)` discounted return of the target's suffix, cut where the time limit cuts the stitched episode."""
