@@ -138,7 +138,7 @@ class Source:
         return change.square().mean(0).sqrt().clamp(min=1e-6) if len(change) else torch.ones_like(self.z[0])
 
     def reach(self, most: int, share: float) -> Tensor:
-        """`(most,)` how far 1, 2, ... steps lead in standardised state space, in this share of the windows no farther."""
+        """`(most,)` how far 1, 2, ... steps lead in standardised space: no farther in this share of the windows."""
         if (most, share) not in self._reaches:
             found = []
             for steps in range(1, most + 1):
