@@ -37,14 +37,12 @@ class Joins:
         target: `(B,)` state rows where another one is entered.
         steps: `(B,)` generated states between them.
         chain: `(B,)` number of the chain that each belongs to; those of a chain follow each other.
-        stop: `(B,)` state row at which its chain ends; -1: where its last trajectory does.
     """
 
     source: Tensor
     target: Tensor
     steps: Tensor
     chain: Tensor
-    stop: Tensor
 
 
 def draw(source: Source, config: StitchConfig, generator: torch.Generator) -> Joins:
@@ -60,8 +58,8 @@ def draw(source: Source, config: StitchConfig, generator: torch.Generator) -> Jo
         ways = _Ways.to_return(source, config) if config.rising else _Ways.to_region(source, config, generator)
         before = chains
         for start in ways.starts(generator):
-            joins, stop = ways.chain(start, reach)
-            rows += [(*join, chains, stop) for join in joins]
+            joins = ways.chain(start, reach)
+            rows += [(*join, chains) for join in joins]
             chains += bool(joins)
             if len(rows) >= config.chunk:
                 break
@@ -72,7 +70,7 @@ def draw(source: Source, config: StitchConfig, generator: torch.Generator) -> Jo
                 f"stitch.regions={config.regions}, or stitch single pairs with stitch.hops=1"
             )
     columns = torch.tensor(rows, device=source.z.device).T
-    return Joins(**dict(zip(("source", "target", "steps", "chain", "stop"), columns, strict=True)))
+    return Joins(**dict(zip(("source", "target", "steps", "chain"), columns, strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,7 +86,7 @@ class _Ways:
         across: `(K,)` what changing over is worth.
         slack: By how much less than the best of its region a state that is entered may be worth.
         first: `(F,)` first states of trajectories from which ways are of use.
-        stops: Whether chains end at the end, else with their last trajectory.
+        whole: Whether only chains that reach the end are.
     """
 
     source: Source
@@ -99,7 +97,7 @@ class _Ways:
     across: Tensor
     slack: float
     first: Tensor
-    stops: bool
+    whole: bool
 
     @classmethod
     def to_return(cls, source: Source, config: StitchConfig) -> _Ways:
@@ -120,7 +118,7 @@ class _Ways:
             across=across,
             slack=gain,
             first=_first(source),
-            stops=False,
+            whole=False,
         )
 
     @classmethod
@@ -142,7 +140,7 @@ class _Ways:
             across=across,
             slack=steps / 2,
             first=first[~found.led[found.region[first], found.region[state]]],
-            stops=True,
+            whole=True,
         )
 
     def starts(self, generator: torch.Generator) -> list[int]:
@@ -152,12 +150,12 @@ class _Ways:
         order = torch.randperm(len(open_), device=first.device, generator=generator)
         return open_[order[:_EACH]].tolist()
 
-    def chain(self, start: int, reach: Tensor) -> tuple[list[tuple[int, int, int]], int]:
+    def chain(self, start: int, reach: Tensor) -> list[tuple[int, int, int]]:
         """Follow the best way from a state.
 
         Returns:
-            `(source, target, steps)` of its joins, none where it crosses none or more than there may be; and where it
-            stops.
+            `(source, target, steps)` of its joins; none where it crosses none, or has to be whole and would cross more
+            than there may be.
         """
         source, config, joins, at, time = self.source, self.config, [], start, 0
         while True:
@@ -167,16 +165,14 @@ class _Ways:
             leaves[: 1 if joins else 0] = False  # a real step lies between two bridges
             until, left = (int(mask.int().argmax()) if mask.any() else len(rows) for mask in (self.end[rows], leaves))
             if until <= left:  # also where neither comes
-                stop = int(rows[until]) if until < len(rows) else -1
-                whole = until < len(rows) or not self.stops
-                return (joins if whole and until > 0 else []), stop if self.stops else -1
+                return joins if until < len(rows) or not self.whole else []
             row = int(rows[left])
             target = self._entrance(row)
             far = (source.z[target] - source.z[row]).norm()
             steps = int(torch.searchsorted(reach, far).clamp(config.shortest, config.longest))
             time += left + steps + 1
             if len(joins) == config.hops or time + 1 > source.limit:
-                return (joins if not self.stops else []), -1
+                return [] if self.whole else joins
             joins.append((row, target, steps))
             at = target
 

@@ -56,7 +56,6 @@ class Proposals(Arrays):
         before: `(B,)`.
         after: `(B,)`.
         chain: `(B,)` number of the episode that each bridge is for; those of one follow each other.
-        stop: `(B,)` state row at which that episode ends; -1: where its last trajectory does.
     """
 
     source: np.ndarray
@@ -77,7 +76,6 @@ class Proposals(Arrays):
     before: np.ndarray
     after: np.ndarray
     chain: np.ndarray
-    stop: np.ndarray
 
     def __len__(self) -> int:
         """Number of proposed pairs B."""
@@ -153,11 +151,11 @@ def propose(models: Models, source: Source, config: StitchConfig, seed: int, chu
     generator = chunk_generator(seed, chunk, source.z.device)
     if config.hops > 1:
         joins = chains.draw(source, config, generator)
-        pairs, episodes = Pairs.given(joins.source, joins.target, joins.steps), (joins.chain, joins.stop)
+        pairs, chain = Pairs.given(joins.source, joins.target, joins.steps), joins.chain
     else:
         candidates = choose_pairs(source, config, round(config.chunk / config.nearest), generator)
         pairs = estimate_steps(models, source, candidates, config, generator).nearest(config.chunk)
-        episodes = torch.arange(len(pairs.source)), torch.full((len(pairs.source),), -1)
+        chain = torch.arange(len(pairs.source))
     states = _truest(models, source, pairs, config, generator)
     bridges = wrap_up(models, pairs, states, config)
     verdict = judge(models, source, bridges)
@@ -168,8 +166,7 @@ def propose(models: Models, source: Source, config: StitchConfig, seed: int, chu
         "predicted": models.scales.state.decode(verdict.predicted),
         "actions": models.scales.action.decode(bridges.actions),
         "rewards": bridges.rewards,
-        "chain": episodes[0],
-        "stop": episodes[1],
+        "chain": chain,
     }
     return Proposals(**{name: value.cpu().numpy() for name, value in arrays.items()})
 

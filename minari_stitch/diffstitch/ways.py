@@ -118,19 +118,13 @@ def ways_of(
             )
             for row in chain.tolist()
         )
-        yield _cut(source, links, _stop(chunk, int(chain[-1])), form, max_episode_steps)
+        yield _cut(source, links, form, max_episode_steps)
 
 
-def _stop(chunk: Proposals, row: int) -> int:
-    """State row at which an episode ends whose last bridge is `row`: where it should, or where the next would leave."""
-    follows = row + 1 < len(chunk) and chunk.chain[row + 1] == chunk.chain[row]
-    return int(chunk.source[row + 1]) if follows and chunk.stop[row] >= 0 else int(chunk.stop[row])
-
-
-def _cut(source: Episodes, links: tuple[Link, ...], stop: int, form: Form, limit: int | None) -> Way:
+def _cut(source: Episodes, links: tuple[Link, ...], form: Form, limit: int | None) -> Way:
     """A way from the start of its first episode, or what is written of it."""
     last, junction = links[-1], links[0].junction
-    end = int(source.lengths[last.tail]) if stop < 0 else stop - int(source.state_offsets[last.tail])
+    end = int(source.lengths[last.tail])
     whole = Way(links=links, first=0, stop=end, end=end)
     if limit is not None:
         # Time in the environment runs from the start of the first episode, whatever part is written.

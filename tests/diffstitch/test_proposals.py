@@ -49,7 +49,6 @@ def judged(**columns):
         "before": np.zeros(count),
         "after": np.ones(count),
         "chain": np.arange(count),
-        "stop": np.full(count, -1),
     }
     columns = defaults | {name: np.asarray(value) for name, value in columns.items()}
     return Proposals(**{"bound": columns["errors"].max(1)} | columns)
