@@ -58,7 +58,10 @@ _BOTH: dict[str, dict[str, Any]] = {
     name: _SMALL | ({} if name == "gcbc" else {"target_rate": 0.05})
     for name in GOAL_ALGORITHMS
 }
-MADE = (Variant(settings=(("stitch.pairs", "connect"),)), Variant(method="relabel"))
+MADE = (
+    Variant(label="chained", settings=(("stitch.pairs", "connect"), ("stitch.hops", 8))),
+    Variant(method="relabel"),
+)
 """What is compared with the original data."""
 BUDGETS = {
     budget.name: budget
