@@ -128,7 +128,7 @@ def read(at: Size) -> dict[str, float]:
 def train(at: Size) -> dict[str, float]:
     """Make a source ready and train every network a little, one after the other; seconds a step of each."""
     job, found = fitted(at).job, {}
-    for name in networks(job.episodes, job.transform.models):
+    for name in networks(job.episodes, job.transform.used):
         job.train(name, lambda stage, done, total: ticks.append((done, time.process_time())) if done else None)
         (first, begin), (last, end) = ticks[0], ticks[-1]
         found[name] = (end - begin) / (last - first)

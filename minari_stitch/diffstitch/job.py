@@ -47,7 +47,7 @@ class StitchJob(Job):
     @cached_property
     def models(self) -> Models:
         """The trained networks, with what held-out data say of them and of the source."""
-        models = load_models(self.episodes, self.scales, self.transform.models, self.networks, self.autocast)
+        models = load_models(self.episodes, self.scales, self.transform.used, self.networks, self.autocast)
         stitch, tables = self.transform.stitch, Tables(self.episodes, self.scales, self.seed)
         return dataclasses.replace(
             models,

@@ -155,18 +155,21 @@ class DiffStitch(Transform):
         first = episodes.observations[episodes.state_offsets[:-1]]
         differ = np.ptp(episodes.returns_to_go(self.stitch.discount)) > 0
         one_task = bool(differ) and (goals is None or not np.ptp([goals.goal(row) for row in first], axis=0).any())
-        models, stitch, qualify = self.models, self.stitch, self.qualify
+        stitch, qualify = self.stitch, self.qualify
         if stitch.imitation is None:
-            imitation = _IMITATION if one_task and stitch.repair_steps and models.behaviour is not None else 0.0
+            imitation = _IMITATION if one_task and self.models.behaviour is not None else 0.0
             stitch = dataclasses.replace(stitch, imitation=imitation)
         if stitch.pairs == "connect":
             rising = one_task if stitch.rising is None else stitch.rising
             stitch = dataclasses.replace(stitch, rising=rising)
             # A bridge of a chain may be worth what comes after the next one.
             qualify = dataclasses.replace(qualify, better=qualify.better and rising and stitch.hops == 1)
-        if not stitch.imitates:
-            models = dataclasses.replace(models, behaviour=None)
-        return dataclasses.replace(self, models=models, stitch=stitch, qualify=qualify)
+        return dataclasses.replace(self, stitch=stitch, qualify=qualify)
+
+    @property
+    def used(self) -> ModelConfig:
+        """The networks that settled settings call for: without imitation no clone."""
+        return self.models if self.stitch.imitates else dataclasses.replace(self.models, behaviour=None)
 
     def networks(self, dataset: Dataset, run: Run) -> Path:
         """Folder of the trained networks."""
@@ -182,7 +185,7 @@ class DiffStitch(Transform):
         bridge = (self.stitch.shortest + self.stitch.longest) / 2
         whole = {"full": episode, "onward": episode, "bridge": bridge + 2, "transitions": 1.0}
         counted = bridge if self.form in ("bridge", "transitions") else episode
-        names, bridges = networks(source.episodes, method.models), n_steps / counted
+        names, bridges = networks(source.episodes, method.used), n_steps / counted
         return expected(method.models, method.stitch, source.episodes, job, run, names, bridges, whole[self.form])
 
 
@@ -204,7 +207,7 @@ class FittedDiffStitch:
     @property
     def networks(self) -> tuple[str, ...]:
         """Names of the networks that the source and the settings call for."""
-        return networks(self.job.episodes, self.transform.models)
+        return networks(self.job.episodes, self.transform.used)
 
     def sample(self, n_steps: int) -> Sample:
         """Propose chunk after chunk until accepted episodes hold `n_steps` steps; count pairs up to the last of them.

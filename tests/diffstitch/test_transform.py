@@ -38,7 +38,7 @@ def test_without_a_clone_or_repair_nothing_is_kept_near_one(run):
     dataset = minari_io.read(toy.write())
     for settings in ({"models.behaviour": None}, {"stitch.repair_steps": 0}):
         fitted = adjust(DiffStitch(), settings).found(dataset, run)
-        assert fitted.transform.stitch.imitation == 0 and "behaviour" not in fitted.networks
+        assert not fitted.transform.stitch.imitates and "behaviour" not in fitted.networks
 
 
 def test_returns_are_compared_where_they_can_be(run):
