@@ -182,6 +182,7 @@ def _judge(models: Models, source: Source, pairs: Pairs, states: Tensor, config:
     bridges = wrap_up(models, pairs, states, config)
     arrays = vars(pairs) | vars(judge(models, source, bridges))
     arrays |= {"states": bridges.states, "actions": bridges.actions, "rewards": bridges.rewards}
+    arrays["chain"] = torch.arange(len(states))
     return Proposals(**{name: value.cpu().numpy() for name, value in arrays.items()})
 
 

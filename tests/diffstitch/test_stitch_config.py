@@ -104,6 +104,7 @@ def test_a_key_sees_each_setting_and_nothing_else():
         if field.name not in changes:
             bigger = value + 1 if isinstance(value, int) else value * 0.5 + 0.25
             changes[field.name] = not value if isinstance(value, bool) else bigger
+    base = dataclasses.replace(base, pairs="connect")  # of which alone there are chains
     changed = [dataclasses.replace(base, **{name: value}) for name, value in changes.items()]
     parts = [(base, "cpu", 3), (base, "cuda", 3), (base, "cpu", 4), ("cpu", base, 3), *((c,) for c in changed)]
     parts += [(ModelConfig(),), (ModelConfig(reward=FitConfig(**FIT)),)]
