@@ -85,6 +85,16 @@ BUDGETS = {
             steps=dict.fromkeys(GOAL_ALGORITHMS, 10_000),
             settings=_BOTH,
         ),
+        # For the giant maze, in which narrow networks reach nothing: five minutes a run.
+        Budget(
+            name="wide",
+            seeds=4,
+            evaluations=2,
+            episodes=50,
+            lanes=4,
+            steps=dict.fromkeys(GOAL_ALGORITHMS, 16_000),
+            settings={name: {"hidden": 256, "batch_size": 256, "learning_rate": 1e-3} for name in GOAL_ALGORITHMS},
+        ),
         Budget(name="published", seeds=8, evaluations=10, last=3, episodes=250),
     )
 }
