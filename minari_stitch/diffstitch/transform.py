@@ -257,10 +257,11 @@ class FittedDiffStitch:
         proposals = Proposals.load(chunk)
         if self.goals is None or not self.goals.terminates:
             return proposals
-        ways = self._joined(proposals, np.arange(len(proposals)))
-        early = [link.row for way in ways if ends_early(self.dataset.episodes, way, self.goals) for link in way.links]
-        reachable = proposals.reachable.copy()
-        reachable[early] = False
+        reachable, begin = proposals.reachable.copy(), 0
+        for row in range(len(proposals)):
+            begin = row if row == 0 or proposals.chain[row] != proposals.chain[row - 1] else begin
+            (way,) = self._joined(proposals, np.arange(begin, row + 1))  # a chain that ends with this bridge
+            reachable[row] &= not ends_early(self.dataset.episodes, way, self.goals)
         return dataclasses.replace(proposals, reachable=reachable)
 
     @property

@@ -74,8 +74,9 @@ def test_the_same_command_writes_the_same_bytes_whatever_the_workers(chained, tm
     assert minari_io.read(again["dataset_id"]).fingerprint == one.fingerprint
 
 
-def test_in_a_maze_a_chain_pursues_one_goal(tmp_path):
-    mazes.written("test/maze-v0", count=40)
+@pytest.mark.parametrize("kwargs", [{}, {"continuing_task": False}])
+def test_in_a_maze_a_chain_pursues_one_goal(tmp_path, kwargs):
+    mazes.written("test/maze-v0", count=40, **kwargs)
     made = json.loads(
         toy.ok(
             *toy.tiny("test/maze-v0", *LONG, "--delta", 1e9, "--steps", 1500, "--json"),
