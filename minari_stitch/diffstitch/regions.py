@@ -7,6 +7,8 @@ regions that none reaches.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -51,14 +53,18 @@ class Regions:
 
         first, self._last = visits(2**31 - 1, "amin"), visits(-1, "amax")
         self.region, self._episode, self._step = region, episode, times
-        following = torch.cat([episode[1:] == episode[:-1], episode.new_zeros(1, dtype=torch.bool)])
-        latest_first = times.argsort(descending=True, stable=True).split(times.bincount().flip(0).tolist())
-        self._backwards = [rows[following[rows]] for rows in latest_first[1:]]  # in time, all trajectories at once
         self.led = torch.eye(shape[1], dtype=torch.bool, device=z.device)
         for rows in torch.arange(shape[0], device=z.device).split(max(1, _BLOCK // shape[1] ** 2)):
             self.led |= (first[rows, :, None] <= self._last[rows, None, :]).any(0)
         chained = _closure(self.led)
         self.joined = self.led if chained.all() else chained
+
+    @cached_property
+    def _backwards(self) -> list[Tensor]:
+        """Rows that another one follows, backwards in time, all trajectories at once, for value iteration."""
+        going_on = torch.cat([self._episode[1:] == self._episode[:-1], self._episode.new_zeros(1, dtype=torch.bool)])
+        latest_first = self._step.argsort(descending=True, stable=True).split(self._step.bincount().flip(0).tolist())
+        return [rows[going_on[rows]] for rows in latest_first[1:]]
 
     def earned(self, returns: Tensor, ended: Tensor, discount: float) -> Tensor:
         """Value iteration over the regions: what the best chain of trajectories earns from a state on.
