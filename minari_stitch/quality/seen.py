@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from PIL import Image
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.diffstitch.stitch import Outcome, qualify
 from minari_stitch.diffstitch.transform import FittedDiffStitch
+from minari_stitch.diffstitch.ways import arriving, ways_of
 from minari_stitch.draw import figures
 from minari_stitch.draw.figures import StitchedEpisode
 from minari_stitch.draw.render import draw_states
@@ -147,24 +149,21 @@ def _rejected(run: FittedDiffStitch) -> tuple[str, str, StitchedEpisode] | None:
     refused = np.flatnonzero((outcomes != Outcome.ACCEPTED) & (proposals.steps > 0))
     if not len(refused):
         return None
-    row = int(refused[np.argsort(proposals.error[refused], kind="stable")[len(refused) // 2]])
-    episodes, steps = run.dataset.episodes, int(proposals.steps[row])
-    head, tail = (
-        int(np.searchsorted(episodes.state_offsets, at, side="right") - 1)
-        for at in (proposals.source[row], proposals.target[row])
-    )
-    begin = int(proposals.source[row] - episodes.state_offsets[head])
-    entry = int(proposals.target[row] - episodes.state_offsets[tail])
-    first = max(0, begin - _CONTEXT)
-    before, after = (episodes.episode(number)["observations"] for number in (head, tail))
-    real = before[first : begin + 1], after[entry : entry + _CONTEXT]
-    goals = run.goals
-    if goals is None:
-        observations = np.concatenate([real[0], proposals.states[row, 1 : steps + 1], real[1]])
-    else:
-        states = np.concatenate([goals.states(real[0]), proposals.states[row, 1 : steps + 1], goals.states(real[1])])
-        observations = goals.pursue(states, goals.goal(real[1][0]))
-    about: Mapping[str, Any] = {"bridge_start": begin - first, "bridge_states": steps, "target_step": entry}
+    row = refused[np.argsort(proposals.error[refused], kind="stable")[len(refused) // 2]]
+    episodes, goals = run.dataset.episodes, run.goals
+    (way,) = ways_of(episodes, proposals, np.array([row]), form="full", max_episode_steps=None)
+    (link,) = way.links
+    first = max(0, link.junction - _CONTEXT)
+    before = arriving(episodes, dataclasses.replace(way, first=first), goals)
+    after = episodes.episode(link.tail)["observations"][link.entry + 1 : link.entry + _CONTEXT]
+    if goals is not None:
+        after = goals.pursue(goals.states(after), goals.goal(before[-1]))
+    observations = np.concatenate([before, after])
+    about: Mapping[str, Any] = {
+        "bridge_start": link.junction - first,
+        "bridge_states": link.steps,
+        "target_step": link.entry,
+    }
     episode = StitchedEpisode(
         dataset_id=run.dataset.dataset_id, number=-1, about=about, observations=observations.astype(np.float64)
     )
