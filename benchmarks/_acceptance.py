@@ -14,19 +14,16 @@ import torch
 from _timing import Section, Setup, Spread, seconds
 from torch import Tensor
 
-from minari_stitch.diffstitch.config import ModelConfig, QualifyConfig, StitchConfig
+from minari_stitch.diffstitch.config import ModelConfig, QualifyConfig
 from minari_stitch.diffstitch.models import NETWORKS, Models, load_models
-from minari_stitch.diffstitch.proposals import Proposals, propose
+from minari_stitch.diffstitch.proposals import Proposals, judged, propose
 from minari_stitch.diffstitch.source import Source
 from minari_stitch.diffstitch.stitch import (
     Outcome,
-    Pairs,
     choose_pairs,
     estimate_steps,
-    judge,
     qualify,
     stitch_states,
-    wrap_up,
 )
 from minari_stitch.diffstitch.training import train_network
 from minari_stitch.diffstitch.transform import DiffStitch
@@ -55,7 +52,7 @@ def fewstep(setup: Setup) -> Section:
     config = dataclasses.replace(transform.stitch, draws=1, chunk=count)
     repairs = (0, 3 if setup.quick else config.repair_steps)
     taken: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-    judged: dict[tuple[Any, ...], list[np.ndarray]] = defaultdict(list)
+    verdicts: dict[tuple[Any, ...], list[np.ndarray]] = defaultdict(list)
     with torch.no_grad():
         for turn in range(rounds):
             generator = torch.Generator(setup.device).manual_seed(turn)
@@ -72,23 +69,25 @@ def fewstep(setup: Setup) -> Section:
                     final = dataclasses.replace(drawn, repair_steps=repair)
                     found: list[Proposals] = []
                     judging = seconds(
-                        lambda p=pairs, s=states[0], f=final, o=found: o.append(_judge(models, source, p, s, f)),
+                        lambda p=pairs, s=states[0], f=final, o=found: o.append(
+                            judged(models, source, p, torch.arange(count), s, f)
+                        ),
                         setup.device,
                     )
                     taken[steps, eta, repair].append(sampling + judging)
-                    judged[steps, eta, repair].append(_accepted(found[0]))
+                    verdicts[steps, eta, repair].append(_accepted(found[0]))
     for repair in repairs:
         base = (*ancestral, repair)
         for steps, eta in samplers:
-            accepted = np.concatenate(judged[steps, eta, repair], 1)
+            accepted = np.concatenate(verdicts[steps, eta, repair], 1)
             speed = count / np.array(taken[steps, eta, repair])
             ratio = speed / (count / np.array(taken[base]))
-            yields = [part[-1].mean() for part in (accepted, np.concatenate(judged[base], 1))]
+            yields = [part[-1].mean() for part in (accepted, np.concatenate(verdicts[base], 1))]
             section.add(
                 repair=repair,
                 sampler=f"ancestral {steps}" if eta else f"DDIM {steps}",
                 **_shares(accepted),
-                difference=_difference(accepted[-1], np.concatenate(judged[base], 1)[-1]),
+                difference=_difference(accepted[-1], np.concatenate(verdicts[base], 1)[-1]),
                 **{
                     "pairs/s": Spread.of(speed),
                     "ratio": Spread.of(ratio),
@@ -175,15 +174,6 @@ def _scaled(models: ModelConfig, budget: float) -> ModelConfig:
     fits = {name: less(getattr(models, name)) for name in NETWORKS[1:]}
     diffusion = dataclasses.replace(models.diffusion, fit=less(models.diffusion.fit))
     return dataclasses.replace(models, diffusion=diffusion, **fits)
-
-
-def _judge(models: Models, source: Source, pairs: Pairs, states: Tensor, config: StitchConfig) -> Proposals:
-    """Wrap up and qualify given bridges."""
-    bridges = wrap_up(models, pairs, states, config)
-    arrays = vars(pairs) | vars(judge(models, source, bridges))
-    arrays |= {"states": bridges.states, "actions": bridges.actions, "rewards": bridges.rewards}
-    arrays["chain"] = torch.arange(len(states))
-    return Proposals(**{name: value.cpu().numpy() for name, value in arrays.items()})
 
 
 def _accepted(proposals: Proposals) -> np.ndarray:

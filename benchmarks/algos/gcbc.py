@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class Config:
         hidden: Width of the hidden layers.
         learning_rate: Of the actor.
         actor_trajectory: Share of goals from the same trajectory; the rest are random states.
+        decay: The learning rate falls to 0 along half a cosine (OGBench: it stays).
     """
 
     steps: int = 1_000_000
@@ -38,6 +40,7 @@ class Config:
     hidden: int = 512
     learning_rate: float = 3e-4
     actor_trajectory: float = 1.0
+    decay: bool = False
 
     @classmethod
     def for_dataset(cls, dataset_id: str) -> Config:
@@ -65,7 +68,10 @@ def update(
     state["step"].add_(1)
     weights = torch.ones_like(batch["rewards"])
     grads, info = gradients(imitation_loss, state["actor"], batch, weights)
-    adam(state["actor"], grads, state["moments"], config.learning_rate)
+    rate = config.learning_rate
+    if config.decay:
+        rate = rate * (1 + ((state["step"] - 1) * (math.pi / config.steps)).cos()) / 2
+    adam(state["actor"], grads, state["moments"], rate)
     return info
 
 

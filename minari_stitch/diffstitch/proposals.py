@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from minari_stitch.data.storage import Arrays
 from minari_stitch.diffstitch import chains
@@ -156,7 +157,13 @@ def propose(models: Models, source: Source, config: StitchConfig, seed: int, chu
         candidates = choose_pairs(source, config, round(config.chunk / config.nearest), generator)
         pairs = estimate_steps(models, source, candidates, config, generator).nearest(config.chunk)
         chain = torch.arange(len(pairs.source))
-    states = _truest(models, source, pairs, config, generator)
+    return judged(models, source, pairs, chain, _truest(models, source, pairs, config, generator), config)
+
+
+def judged(
+    models: Models, source: Source, pairs: Pairs, chain: Tensor, states: Tensor, config: StitchConfig
+) -> Proposals:
+    """Wrap generated states `(B, L + 2, S)` up and judge them; `chain (B,)` says which belong together."""
     bridges = wrap_up(models, pairs, states, config)
     verdict = judge(models, source, bridges)
     arrays = {
@@ -171,9 +178,7 @@ def propose(models: Models, source: Source, config: StitchConfig, seed: int, chu
     return Proposals(**{name: value.cpu().numpy() for name, value in arrays.items()})
 
 
-def _truest(
-    models: Models, source: Source, pairs: Pairs, config: StitchConfig, generator: torch.Generator
-) -> torch.Tensor:
+def _truest(models: Models, source: Source, pairs: Pairs, config: StitchConfig, generator: torch.Generator) -> Tensor:
     """All draws in one batch; keep the one with the smallest largest error by the repairing networks."""
     repeated = Pairs(**{name: value.repeat(config.draws) for name, value in vars(pairs).items()})
     states = stitch_states(models, source, repeated, config, generator)

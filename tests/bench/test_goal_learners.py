@@ -161,6 +161,25 @@ def test_a_step_is_that_of_plain_modules(algorithm):
             torch.testing.assert_close(value, moved, atol=1e-6, rtol=1e-5)
 
 
+def test_a_learning_rate_that_decays_is_torchs_cosine():
+    config, state = ready(gcbc, steps=4, decay=True)
+    actors = [Perceptron(state["actor"], run) for run in range(RUNS)]
+    for run, actor in enumerate(actors):
+        optimiser = torch.optim.Adam(actor.parameters(), config.learning_rate)
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
+        for step in range(config.steps):
+            optimiser.zero_grad()
+            sum(likelihood(actor, sample)[0] / SIZE for sample in samples(batch(step), run)).backward()
+            optimiser.step()
+            decay.step()
+    for step in range(config.steps):
+        gcbc.update(config, state, batch(step), {}, True)
+    for run, actor in enumerate(actors):
+        for layer, linear in enumerate(actor.layers):
+            ours = state["actor"][f"weight{layer}"][run, 0].double()
+            torch.testing.assert_close(ours, linear.weight.T, atol=2e-5, rtol=1e-4, check_stride=False)
+
+
 @pytest.mark.parametrize("algorithm", SLOW, ids=lambda module: module.__name__.rpartition(".")[2])
 def test_no_run_changes_another(algorithm):
     config, state = ready(algorithm)
