@@ -107,6 +107,15 @@ def test_chains_lead_where_no_trajectory_leads_in_few_steps(limit):
     assert far > 20
 
 
+def test_a_bridge_has_half_as_many_steps_again_as_the_fastest_need():
+    data, source = corridor(SEGMENTS)
+    joins = drawn(source, dataclasses.replace(CONFIG, regions=6, max_bridge=9))
+    x = data.observations[:, 0]
+    way = np.abs(x[joins["target"]] - x[joins["source"]])  # a unit a step
+    taken = np.array(joins["steps"]) + 1
+    assert way.max() > 2 and (taken >= 1.5 * way).all() and (taken <= np.maximum(2, 1.6 * way + 1)).all()
+
+
 def test_chains_have_no_more_bridges_than_asked_for():
     _, source = corridor(SEGMENTS)
     for hops in (2, 3):
