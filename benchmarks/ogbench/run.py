@@ -2,6 +2,7 @@
 
     python benchmarks/ogbench/run.py                                 the medium maze, made anew where it is missing
     python benchmarks/ogbench/run.py --maze large --algo gcivl --seeds 4 --alone
+    python benchmarks/ogbench/run.py --maze giant --algo gcbc --budget wide --ratio 0:1
     python benchmarks/ogbench/run.py --augmented my/stitched-v0 --augmented my/chained-v0 --ratio 1:1
 
 Unless it is told otherwise it also trains on mixes with what DiffStitch makes of the data, and with the control that
@@ -59,11 +60,8 @@ _BOTH: dict[str, dict[str, Any]] = {
     name: _SMALL | ({} if name == "gcbc" else {"target_rate": 0.05})
     for name in GOAL_ALGORITHMS
 }
-MADE = (
-    Variant(label="chained", settings=(("stitch.pairs", "connect"), ("stitch.hops", 8))),
-    Variant(method="relabel"),
-)
-"""What is compared with the original data."""
+_CHAINS: dict[Maze, tuple[int, int]] = {"medium": (8, 0), "large": (8, 0), "giant": (16, 400_000)}
+"""Bridges of a chain at most, and steps that are made; 0: as many as the source has."""
 BUDGETS = {
     budget.name: budget
     for budget in (
@@ -100,6 +98,13 @@ BUDGETS = {
         Budget(name="published", seeds=8, evaluations=10, last=3, episodes=250),
     )
 }
+
+
+def variants(maze: Maze) -> tuple[Variant, ...]:
+    """What is compared with the original data: chains of bridges, and the control without a model."""
+    hops, steps = _CHAINS[maze]
+    chained = (("stitch.pairs", "connect"), ("stitch.hops", hops))
+    return Variant(label="chained", settings=chained, steps=steps), Variant(method="relabel")
 
 
 def ensure(maze: Maze, n_episodes: int, seed: int, err: Console) -> str:
@@ -190,7 +195,7 @@ def main(
             choose("learner for goals", name, dict.fromkeys(GOAL_ALGORITHMS))
         parse_ratio(ratio)
         dataset_id = ensure(maze, n_episodes, data_seed, err)
-        made = [] if alone else augmented or [_made(dataset_id, variant, err) for variant in MADE]
+        made = [] if alone else augmented or [_made(dataset_id, variant, err) for variant in variants(maze)]
         wanted = list(dict.fromkeys(_cells(names, dataset_id, made, ratio, range(seeds or plan.seeds), plan)))
         kept = Results(results)
         finished = kept.finished()

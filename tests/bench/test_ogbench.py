@@ -257,8 +257,10 @@ def test_a_score_is_the_share_of_goals(points, monkeypatch, tmp_path):
 
 
 def test_what_is_compared_is_made_once(points, monkeypatch, tmp_path):
-    assert [variant.title for variant in run.MADE] == ["DiffStitch, chained", "relabel"]
-    monkeypatch.setattr(run, "MADE", run.MADE[1:])
+    both = run.variants("giant")
+    assert [variant.title for variant in both] == ["DiffStitch, chained", "relabel"]
+    assert both[0].transform().stitch.hops == 2 * run.variants("large")[0].transform().stitch.hops == 16
+    monkeypatch.setattr(run, "variants", lambda maze: both[1:])
     monkeypatch.setattr(TaskEvaluator, "__call__", lambda self, policy, seeds, episodes: np.eye(5)[: len(seeds)])
     words = ("--budget", "smoke", "--algo", "gcbc", "--episodes", "10")
     done = command(*words, results=tmp_path)
