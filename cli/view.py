@@ -60,6 +60,14 @@ def print_result(console: Console, source: Dataset, result: Augmented, seconds: 
     console.print(f"Done in {took}. Written to {result.path}", highlight=False, soft_wrap=True)
     _print_share(console, result.n_synthetic, result.n_steps)
     print_next(console, result.dataset_id)
+    if not np.ptp(source.episodes.rewards):
+        console.print(
+            "       Nothing in it is rewarded: it is for learners that pursue goals in hindsight, as OGBench's do "
+            "(docs/howto/ogbench.md)",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
     learner = {"full": "dt", "onward": "dt", "bridge": "td3_bc", "transitions": "td3_bc"}.get(form or "")
     if learner is not None:
         console.print(
@@ -292,6 +300,8 @@ def _print_pairs(console: Console, report: Any) -> None:
     table = new_table("Proposed pairs", "Outcome", "# Pairs", "Share", "Why")
     for name, why in _OUTCOMES.items():
         count = report.get(name, 0)
+        if name == "broken" and not count:  # there are no chains
+            continue
         style = "green" if name == "accepted" else ""
         table.add_row(name.replace("_", " "), f"{count:,}", f"{count / report['proposed']:.1%}", why, style=style)
     table.columns[3].justify = "left"

@@ -181,7 +181,7 @@ def test_what_was_made_is_said_with_its_share_of_a_batch(stitched, form, learner
     synthetic, steps = (int(number) for number in re.search(r"([\d,]+) of ([\d,]+) steps are synthetic", said).groups())
     assert 0 < synthetic <= steps and f"they are {synthetic / steps / 5:.1%} of a batch" in said
     assert (synthetic == steps) == (form == "transitions")
-    assert f"run.py --algo {learner} --dataset {toy.ID}" in said
+    assert f"run.py --algo {learner} --dataset {toy.ID}" in said and "broken" not in said
     resampled = toy.ok("augment", toy.ID, "--method", "resample").stdout
     assert "are synthetic" not in resampled and "benchmarks/run.py" not in resampled
 

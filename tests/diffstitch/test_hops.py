@@ -63,7 +63,8 @@ def test_chains_are_filtered_shown_and_drawn_like_pairs(chained):
     fewer = json.loads(toy.ok("filter", made, "--delta", delta, "--json").stdout)
     kept = minari_io.read(fewer["dataset_id"], keep_infos=True).episodes.metadata
     assert 0 < len(kept) < len(worst) and all(about["error_bound"] < delta for about in kept)
-    assert "broken" in toy.ok("show", made).output
+    broken = minari_io.read(made).metadata["minari_stitch"]["report"]["broken"]
+    assert ("broken" in toy.ok("show", made).output) == (broken > 0)
     toy.ok("show", made, "--episode", "0")
 
 
@@ -72,6 +73,12 @@ def test_the_same_command_writes_the_same_bytes_whatever_the_workers(chained, tm
     again = toy.augment(*LONG, "--steps", 400, "--run-dir", tmp_path / "other", "--workers", 2, delta=50)
     assert again["dataset_id"] != chained["dataset_id"]
     assert minari_io.read(again["dataset_id"]).fingerprint == one.fingerprint
+
+
+def test_where_nothing_is_rewarded_no_learner_of_rewards_is_recommended():
+    toy.write(unpaid())
+    said = " ".join(toy.ok(*toy.tiny(toy.ID, *LONG, "--delta", 50, "--steps", 100)).stdout.split())
+    assert "learners that pursue goals in hindsight" in said and "run.py" not in said and "d3rlpy" not in said
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"continuing_task": False}])
