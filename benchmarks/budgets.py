@@ -100,11 +100,11 @@ BUDGETS = {
             evaluations=1,
             episodes=25,
             lanes=8,
-            steps={"dt": 3_000, "iql": 5_000, "td3_bc": 5_000, "bc": 5_000},
+            steps={"dt": 3_000, "iql": 10_000, "td3_bc": 10_000, "bc": 10_000},
             settings={
                 "dt": _SMALL_DT | {"warmup": 300},
                 "iql": _MAZE_TD | _RATES | {"beta": 0.3},
-                "td3_bc": _MAZE_TD | {"learning_rate": 1e-3, "alpha": 0.4},
+                "td3_bc": _MAZE_TD | {"learning_rate": 1e-3, "alpha": 0.2},
                 "bc": _MAZE | {"learning_rate": 1e-3},
             },
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from benchmarks.algos import Info, State, every_update, no_noise
 from benchmarks.batches import Ratio, Sampler, Sizes
 from benchmarks.data import LearnerData
 from benchmarks.goals import Goals, Hindsight
-from benchmarks.nets import Parameters, adam, forward_gelu, glorot, gradients, moments
+from benchmarks.nets import Parameters, adam, cosine, forward_gelu, glorot, gradients, moments
 
 CONTEXT = 1
 BLOCK = 100
@@ -68,9 +67,7 @@ def update(
     state["step"].add_(1)
     weights = torch.ones_like(batch["rewards"])
     grads, info = gradients(imitation_loss, state["actor"], batch, weights)
-    rate = config.learning_rate
-    if config.decay:
-        rate = rate * (1 + ((state["step"] - 1) * (math.pi / config.steps)).cos()) / 2
+    rate = cosine(config.learning_rate, state["step"], config.steps) if config.decay else config.learning_rate
     adam(state["actor"], grads, state["moments"], rate)
     return info
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from benchmarks.algos import Info, State, every_update, task
 from benchmarks.batches import Ratio, Sampler, Sizes
 from benchmarks.data import LearnerData
-from benchmarks.nets import Parameters, adam, follow, forward, gradients, mlp, moments, stack
+from benchmarks.nets import Parameters, adam, cosine, follow, forward, gradients, mlp, moments, stack
 
 CONTEXT = 1
 BLOCK = 100
@@ -124,8 +124,7 @@ def update(
     actor_grads, actor_info = gradients(actor_loss, state["actor"], batch, weights, noise.get("dropout"))
     adam(state["value"], value_grads, state["value_moments"], config.value_rate)
     adam(state["critic"], critic_grads, state["critic_moments"], config.critic_rate)
-    rate = config.actor_rate * 0.5 * (1 + torch.cos(math.pi * (step - 1) / config.steps))
-    adam(state["actor"], actor_grads, state["actor_moments"], rate)
+    adam(state["actor"], actor_grads, state["actor_moments"], cosine(config.actor_rate, step, config.steps))
     follow(state["critic_target"], state["critic"], config.target_rate)
     return value_info | critic_info | actor_info
 
