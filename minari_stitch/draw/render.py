@@ -83,9 +83,9 @@ def render_episode(
     path = folder / f"{_stem(stitched.dataset_id)}-episode-{joined.number}.png"
     columns = figures.plane(stitched)
     if columns is not None:
-        figure = Figure(figsize=(8, 5), layout="constrained")
+        figure = Figure(figsize=(8, 5), layout="compressed")
         axes = figure.subplots()
-        axes.set_title(figures.headline(joined), fontsize=9)
+        axes.set_title(figures.headline(joined), fontsize=9, loc="left")
         if maze := maze_of(stitched.env_spec):
             figures.walls(axes, maze)
         figures.paths(axes, joined, columns, None if source is None else source.episodes.observations)
