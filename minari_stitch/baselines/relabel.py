@@ -19,6 +19,7 @@ import numpy as np
 
 from minari_stitch.config import Count, Share, settings
 from minari_stitch.data.dataset import Dataset
+from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.goals import Goals
 from minari_stitch.data.provenance import provenance
 from minari_stitch.errors import ConfigError
@@ -79,18 +80,27 @@ class Relabel(Transform):
         return FittedRelabel(transform=self, dataset=dataset, goals=goals, labels=labels, seed=run.seed)
 
 
-class _Members:
-    """State rows by their cluster, from `(N + E,)` labels."""
+class _Meetings:
+    """Draws states of episodes, and where others meet them: `(N + E,)` labels say which states lie in one cluster."""
 
-    def __init__(self, labels: np.ndarray) -> None:
-        self._labels = labels
+    def __init__(self, episodes: Episodes, labels: np.ndarray) -> None:
+        self._episodes, self._labels = episodes, labels
         self._order = np.argsort(labels, kind="stable")
         self._begins = np.searchsorted(labels[self._order], np.arange(labels.max() + 2))
 
-    def like(self, row: int, rng: np.random.Generator) -> int:
-        """A state of the same cluster."""
-        label = self._labels[row]
-        return int(self._order[rng.integers(self._begins[label], self._begins[label + 1])])
+    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
+        """An episode, and a state of it but the first: as many steps lead there."""
+        step = int(rng.integers(self._episodes.n_steps))
+        episode = int(np.searchsorted(self._episodes.offsets, step, side="right")) - 1
+        return episode, step - int(self._episodes.offsets[episode]) + 1
+
+    def other(self, episode: int, state: int, rng: np.random.Generator) -> tuple[int, int]:
+        """An episode, perhaps the same, and a state of it in that state's cluster."""
+        starts = self._episodes.state_offsets
+        label = self._labels[int(starts[episode]) + state]
+        row = int(self._order[rng.integers(self._begins[label], self._begins[label + 1])])
+        other = int(np.searchsorted(starts, row, side="right")) - 1
+        return other, row - int(starts[other])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,8 +134,8 @@ class FittedRelabel:
     seed: int
 
     @cached_property
-    def _members(self) -> _Members:
-        return _Members(self.labels)
+    def _meetings(self) -> _Meetings:
+        return _Meetings(self.dataset.episodes, self.labels)
 
     def sample(self, n_steps: int) -> Sample:
         """Draw until the episodes hold `n_steps` steps."""
@@ -145,19 +155,14 @@ class FittedRelabel:
 
     def _draw(self, rng: np.random.Generator) -> _Plan:
         """A state of an episode, and what it leads to."""
-        episodes = self.dataset.episodes
-        starts = episodes.state_offsets
-        step = int(rng.integers(episodes.n_steps))
-        episode = int(np.searchsorted(episodes.offsets, step, side="right")) - 1
-        stop, last = step - int(episodes.offsets[episode]) + 1, int(episodes.lengths[episode])
+        lengths = self.dataset.episodes.lengths
+        episode, stop = self._meetings.draw(rng)
         if rng.random() < self.transform.share:
-            row = self._members.like(int(starts[episode]) + stop, rng)
-            other = int(np.searchsorted(starts, row, side="right")) - 1
+            other, met = self._meetings.other(episode, stop, rng)
             if other != episode:
-                met = row - int(starts[other])
-                reached = int(rng.integers(met, episodes.lengths[other] + 1))
+                reached = int(rng.integers(met, lengths[other] + 1))
                 return _Plan(episode=episode, stop=stop, other=other, met=met, reached=reached)
-        reached = int(rng.integers(stop, last + 1))
+        reached = int(rng.integers(stop, int(lengths[episode]) + 1))
         return _Plan(episode=episode, stop=reached, other=episode, met=reached, reached=reached)
 
     def _end(self, plan: _Plan) -> _Plan:
@@ -224,19 +229,15 @@ class FittedJoins:
 
     def sample(self, n_steps: int) -> Sample:
         """Draw until the episodes hold `n_steps` steps; one of each leads where nothing led and is called synthetic."""
-        episodes, rng, members = self.dataset.episodes, np.random.default_rng([self.seed, 1]), _Members(self.labels)
+        episodes, rng = self.dataset.episodes, np.random.default_rng([self.seed, 1])
+        meetings = _Meetings(episodes, self.labels)
         limit, plans, steps = self.dataset.max_episode_steps or 2**62, [], 0
         while steps < n_steps:
-            step = int(rng.integers(episodes.n_steps))
-            episode = int(np.searchsorted(episodes.offsets, step, side="right")) - 1
-            stop = step - int(episodes.offsets[episode]) + 1
-            row = members.like(int(episodes.state_offsets[episode]) + stop, rng)
-            other = int(np.searchsorted(episodes.state_offsets, row, side="right")) - 1
-            met, last = row - int(episodes.state_offsets[other]), int(episodes.lengths[other])
+            episode, stop = meetings.draw(rng)
+            other, met = meetings.other(episode, stop, rng)
             if other != episode and stop <= limit:
-                plans.append(
-                    _Plan(episode=episode, stop=stop, other=other, met=met, reached=min(last, met + limit - stop))
-                )
+                reached = min(int(episodes.lengths[other]), met + limit - stop)
+                plans.append(_Plan(episode=episode, stop=stop, other=other, met=met, reached=reached))
                 steps += plans[-1].length
         return Sample(
             report={"episodes": len(plans), "clusters": len(np.unique(self.labels))},
