@@ -147,12 +147,12 @@ def moments(parameters: Parameters) -> dict[str, Parameters]:
     }
 
 
-@torch.no_grad()
 def cosine(rate: float, step: Tensor, steps: int) -> Tensor:
     """A learning rate that falls from `rate` in the first step to 0 after the last, along half a cosine."""
     return rate * 0.5 * (1 + torch.cos(math.pi * (step - 1) / steps))
 
 
+@torch.no_grad()
 def adam(
     parameters: Parameters,
     grads: Parameters,
