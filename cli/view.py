@@ -62,7 +62,7 @@ def print_result(console: Console, source: Dataset, result: Augmented, seconds: 
     print_next(console, result.dataset_id)
     if not np.ptp(source.episodes.rewards):
         console.print(
-            "       Nothing in it is rewarded: it is for learners that pursue goals in hindsight, as OGBench's do "
+            "       Its rewards are all alike: it is for learners that pursue goals in hindsight, as OGBench's do "
             "(docs/howto/ogbench.md)",
             highlight=False,
             soft_wrap=True,
