@@ -93,7 +93,7 @@ BUDGETS = {
             name="knee-dt", seeds=16, evaluations=10, last=5, lanes=8, steps={"dt": 4_000}, settings={"dt": _SMALL_DT}
         ),
         # A point maze: values travel through hundreds of steps, so targets follow fast and the discount is near 1.
-        # Returns are some twenty, so advantages weigh a tenth of what they do elsewhere (docs/EXPERIMENTS.md, 18).
+        # Returns are some twenty, so advantages weigh less than they do elsewhere (docs/EXPERIMENTS.md, 18 and 22).
         Budget(
             name="maze",
             seeds=8,

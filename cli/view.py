@@ -300,7 +300,7 @@ def _print_pairs(console: Console, report: Any) -> None:
     table = new_table("Proposed pairs", "Outcome", "# Pairs", "Share", "Why")
     for name, why in _OUTCOMES.items():
         count = report.get(name, 0)
-        if name == "broken" and not count:  # there are no chains
+        if name == "broken" and not count:  # of chains, and none is
             continue
         style = "green" if name == "accepted" else ""
         table.add_row(name.replace("_", " "), f"{count:,}", f"{count / report['proposed']:.1%}", why, style=style)
