@@ -28,7 +28,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import data, experiment, prepare, trainer
-from benchmarks.algos import bc, iql, td3_bc
+from benchmarks.algos import bc, history, iql, td3_bc
 from benchmarks.batches import parse_ratio
 from benchmarks.budgets import BUDGETS, Budget
 from benchmarks.data import AugmentedKind, LearnerData
@@ -112,7 +112,7 @@ def measure(
     state = trainer.train(module, config, table, runs).state
     rng = np.random.default_rng(seed)
     sections = {"learner": _play(module, config, state, source, looked, plan.episodes, seed, rng)}
-    if module.CONTEXT == 1:
+    if history(config) == 1:
         sections["actions"] = _actions(lambda states: module.act(config, state, states), looked, rng) | _oddity(
             dataset_id, looked, plan, seed, rng
         )

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks import data, results, trainer
+from benchmarks.algos import history
 from benchmarks.batches import parse_ratio
 from benchmarks.budgets import ALGORITHMS, GOAL_ALGORITHMS, Budget
 from benchmarks.evaluate import Evaluator, Reference
@@ -141,7 +142,7 @@ def evaluator_of(module: Any, config: Any, table: data.LearnerData) -> Evaluator
         dataset=table.source,
         mean=table.mean.cpu().numpy(),
         std=table.std.cpu().numpy(),
-        context=module.CONTEXT,
+        context=history(config),
         target_return=getattr(config, "target_return", 0.0),
         device=table.device,
         workers=1 if table.device.type == "cpu" else _cores(),

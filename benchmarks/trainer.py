@@ -23,7 +23,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils import _pytree as pytree
 
-from benchmarks.algos import Algorithm, Info, State
+from benchmarks.algos import Algorithm, Info, State, history
 from benchmarks.batches import Ratio, Sampler
 from benchmarks.data import LearnerData
 from minari_stitch.errors import ConfigError
@@ -140,7 +140,7 @@ class Program:
     ) -> None:
         """Initialise all runs; arguments and errors are those of `train`."""
         _check(config, runs, compile, precision, data)
-        data.check_context(algorithm.CONTEXT)
+        data.check_context(history(config))
         if compile is None:
             compile = data.device.type == "cuda" or bool(config.steps >= _COMPILE_FROM and _has_compiler())
         parameters, indices, noise = (seeded_generators(runs, purpose, data.device) for purpose in _PURPOSES)

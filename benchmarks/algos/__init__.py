@@ -53,12 +53,10 @@ class Algorithm(Protocol):
     """A module of this package.
 
     Attributes:
-        CONTEXT: Steps of history that `act` reads: 1 for learners on transitions.
         BLOCK: Steps whose indices and noise are drawn at once.
         Config: Its settings, a frozen keyword-only dataclass.
     """
 
-    CONTEXT: int
     BLOCK: int
     Config: type
 
@@ -94,7 +92,7 @@ class Algorithm(Protocol):
         Args:
             config: Settings.
             state: Parameters.
-            observations: `(K, N, S)`, normalised by the data's mean and std; where `CONTEXT` is greater than 1,
+            observations: `(K, N, S)`, normalised by the data's mean and std; where `history` is more than 1,
                 whatever mapping of windows the learner documents.
 
         Returns:
@@ -113,6 +111,11 @@ def no_noise(
 def every_update(config: Any) -> int:
     """The `policy_frequency` of learners whose policy learns in every update."""
     return 1
+
+
+def history(config: Any) -> int:
+    """Steps that `act` reads: the `context` of learners of sequences, 1 for learners of transitions."""
+    return getattr(config, "context", 1)
 
 
 def task(dataset_id: str) -> tuple[str, str]:

@@ -13,7 +13,6 @@ from benchmarks.batches import Ratio, Sampler, Sizes
 from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, forward, gradients, mlp, moments
 
-CONTEXT = 1
 BLOCK = 100
 noise, policy_frequency = no_noise, every_update
 

@@ -21,8 +21,6 @@ from benchmarks.batches import Ratio, Sizes
 from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, gradients, moments, stack
 
-CONTEXT = 20
-"""Steps T of history in a window."""
 BLOCK = 1
 """Bits for dropout are many, so they are drawn for one step at a time."""
 
@@ -37,6 +35,7 @@ class Config:
 
     Attributes:
         steps: Gradient steps.
+        context: Steps T of history in a window.
         batch_size: Windows in a batch (CORL pairs 4096 with 8e-4, and the original 64 with 1e-4).
         learning_rate: Of AdamW, reached linearly over `warmup` steps (at most a tenth of all steps).
         warmup: Steps of warm-up.
@@ -52,6 +51,7 @@ class Config:
     """
 
     steps: int = 50_000
+    context: int = 20
     batch_size: int = 4096
     learning_rate: float = 8e-4
     warmup: int = 10_000
@@ -77,7 +77,7 @@ class Config:
 
 def sampler(config: Config, data: LearnerData, ratios: Sequence[Ratio], generators: Sequence[Generator]) -> Windows:
     """Windows of the data, see `Windows`."""
-    return Windows(data, ratios, generators, config.batch_size)
+    return Windows(data, ratios, generators, config)
 
 
 def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State:
@@ -107,7 +107,7 @@ def init(config: Config, sizes: Sizes, generators: Sequence[Generator]) -> State
         draw = partial(xavier if name.endswith("attend") else normal, shape=shape)
         parameters[f"{name}.weight"] = stack(generators, draw)
         parameters[f"{name}.bias"] = torch.zeros_like(parameters[f"{name}.weight"][:, :1])
-    parameters["time"] = stack(generators, partial(normal, shape=(config.episode_length + CONTEXT, width)))
+    parameters["time"] = stack(generators, partial(normal, shape=(config.episode_length + config.context, width)))
     for name in norms:
         parameters[f"{name}.weight"] = torch.ones(len(generators), 1, 1, width, device=generators[0].device)
         parameters[f"{name}.bias"] = torch.zeros_like(parameters[f"{name}.weight"])
@@ -121,12 +121,12 @@ def noise(
     """`bits` `(steps, K, ...)` int16, uniform over all values: what `_Dropout` compares with its rate."""
     if not config.dropout:
         return {}
-    tokens = 3 * CONTEXT
+    tokens = 3 * config.context
     embedded, attended = batch_size * tokens * config.width, batch_size * tokens**2 * config.heads
-    count = embedded + config.layers * (attended + 2 * embedded)  # a multiple of 4, as the number of tokens is
+    count = embedded + config.layers * (attended + 2 * embedded)
 
     def draw(generator: Generator) -> Tensor:
-        words = torch.empty(steps, count // 4, dtype=torch.int64, device=generator.device)
+        words = torch.empty(steps, -(-count // 4), dtype=torch.int64, device=generator.device)
         return words.random_(-(2**63), None, generator=generator).view(torch.int16)  # four for each draw
 
     return {"bits": stack(generators, draw, 1)}
@@ -172,7 +172,7 @@ def act(config: Config, state: State, observations: Mapping[str, Tensor]) -> Ten
         config: Settings.
         state: Parameters.
         observations: `states (K, N, T, S)` normalised, `actions (K, N, T, A)` (the last one unknown, and not read),
-            `returns_to_go`, `timesteps` and `mask (K, N, T)`; any `T` up to `CONTEXT`.
+            `returns_to_go`, `timesteps` and `mask (K, N, T)`; any `T` up to `context`.
 
     Returns:
         `(K, N, A)`.
@@ -256,15 +256,15 @@ class Windows:
     """Batches of windows, a `Sampler`.
 
     A window starts at a step that is drawn uniformly, which is CORL's draw of an episode in proportion to its length
-    and of a uniform start in it, and ends after `CONTEXT` steps or with what it may show: the episode, or the bridge
+    and of a uniform start in it, and ends after `context` steps or with what it may show: the episode, or the bridge
     where only bridges are drawn. Its returns-to-go and timesteps are those of the whole (stitched) episode.
     """
 
     def __init__(
-        self, data: LearnerData, ratios: Sequence[Ratio], generators: Sequence[Generator], batch_size: int
+        self, data: LearnerData, ratios: Sequence[Ratio], generators: Sequence[Generator], config: Config
     ) -> None:
         """Find where windows end; arguments as in `LearnerData.mixture`."""
-        self.draw = data.mixture(ratios, generators, batch_size).draw
+        self.draw = data.mixture(ratios, generators, config.batch_size).draw
         self._data = data
         steps = torch.arange(data.episodes.n_steps, device=data.device)
         drawn = torch.zeros_like(steps, dtype=torch.bool)
@@ -274,12 +274,12 @@ class Windows:
         self._ends = borders[torch.searchsorted(borders, steps, right=True)]
         self._timesteps = data.timesteps
         self._returns_to_go = data.returns_to_go  # made here, since the compiler cannot follow a cached property
-        self._window = torch.arange(CONTEXT, device=data.device)
+        self._window = torch.arange(config.context, device=data.device)
 
     def gather(self, indices: Tensor) -> dict[str, Tensor]:
         """First steps `(K, B)` -> windows, see `act`; padded steps are all zeros."""
-        length = (self._ends[indices] - indices).clamp(max=CONTEXT).unsqueeze(-1)
-        place = self._window - (CONTEXT - length)
+        length = (self._ends[indices] - indices).clamp(max=len(self._window)).unsqueeze(-1)
+        place = self._window - (len(self._window) - length)
         mask = place >= 0
         rows = indices.unsqueeze(-1) + place.clamp(min=0)
         wide = mask.unsqueeze(-1)

@@ -16,7 +16,6 @@ from benchmarks.algos.gcivl import sampler as sampler
 from benchmarks.batches import Sizes
 from benchmarks.nets import Parameters, adam, follow, forward_gelu, glorot, gradients, moments
 
-CONTEXT = 1
 BLOCK = 100
 GOALS = True
 """Policies read a state and a goal."""

@@ -17,7 +17,6 @@ from benchmarks.data import LearnerData
 from benchmarks.goals import Goals, Hindsight
 from benchmarks.nets import Parameters, adam, follow, forward_gelu, glorot, gradients, moments
 
-CONTEXT = 1
 BLOCK = 100
 GOALS = True
 """Policies read a state and a goal."""

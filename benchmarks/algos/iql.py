@@ -14,7 +14,6 @@ from benchmarks.batches import Ratio, Sampler, Sizes
 from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, cosine, follow, forward, gradients, mlp, moments, stack
 
-CONTEXT = 1
 BLOCK = 100
 MAX_WEIGHT = 100.0
 """Bound of the exponentiated advantages."""

@@ -13,7 +13,6 @@ from benchmarks.batches import Ratio, Sampler, Sizes
 from benchmarks.data import LearnerData
 from benchmarks.nets import Parameters, adam, follow, forward, gradients, mlp, moments, stack
 
-CONTEXT = 1
 BLOCK = 100
 
 

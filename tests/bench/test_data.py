@@ -68,7 +68,7 @@ def test_returns_to_go_of_bridges_that_stand_alone(write_dataset, make_episodes)
             want.append(togo)
     np.testing.assert_allclose(data.returns_to_go, want, rtol=1e-5, atol=1e-5)
     steps = torch.tensor([[40, 49, 0]])
-    windows = dt.Windows(data, [(1, 1)], generators(1), 3).gather(steps)["returns_to_go"]
+    windows = dt.sampler(dt.Config(batch_size=3), data, [(1, 1)], generators(1)).gather(steps)["returns_to_go"]
     np.testing.assert_allclose(windows[0, :, -1], [want[49], want[49], want[9]], rtol=1e-5, atol=1e-5)
 
 

@@ -129,10 +129,11 @@ def test_act_is_the_last_action_and_padding_is_unseen():
 
 
 @pytest.mark.parametrize("kind", ["bridges", "episodes"])
-def test_windows_against_a_slow_sampler(kind):
+@pytest.mark.parametrize("context", [20, 3])
+def test_windows_against_a_slow_sampler(kind, context):
     pendulum.write()
     data = load(pendulum.ID, pendulum.STITCHED, augmented=kind)
-    sampler = dt.sampler(TINY, data, [(1, 0), (0, 1), (1, 1)], generators(3))
+    sampler = dt.sampler(dataclasses.replace(TINY, context=context), data, [(1, 0), (0, 1), (1, 1)], generators(3))
     episodes = list(data.episodes)
     starts = {}
     for draws in sampler.draw(20):
@@ -145,8 +146,8 @@ def test_windows_against_a_slow_sampler(kind):
                 end = 12 if stitched and kind == "bridges" else len(part["rewards"])
                 assert not (stitched and kind == "bridges") or 5 <= t < 12
                 starts.setdefault((run, stitched), []).append(t)
-                n = min(20, end - t)
-                pad = 20 - n
+                n = min(context, end - t)
+                pad = context - n
                 states = (part["observations"][t : t + n] - data.mean.numpy()) / data.std.numpy()
                 togo = [part["rewards"][u:].sum() for u in range(t, t + n)]
                 expected = {
@@ -200,6 +201,8 @@ def test_dropout_rate_and_scale():
     drop = dt._Dropout(0.25, bits[0])
     dt.forward(config, dt.init(config, SIZES, generators(2))["parameters"], windows(size=8, lengths=[9] * 8), drop)
     assert drop.used == bits.shape[2]  # no bit is used twice, and none is left
+    odd = dt.noise(dataclasses.replace(config, context=1, width=1, layers=1, heads=1), SIZES, generators(1), 1, 1)
+    assert odd["bits"].shape[2] >= 3 + 9 + 6
 
 
 def test_it_learns(write_dataset, make_episodes):
