@@ -112,7 +112,7 @@ def measure(
     state = trainer.train(module, config, table, runs).state
     rng = np.random.default_rng(seed)
     sections = {"learner": _play(module, config, state, source, looked, plan.episodes, seed, rng)}
-    if history(config) == 1:
+    if not history(config):
         sections["actions"] = _actions(lambda states: module.act(config, state, states), looked, rng) | _oddity(
             dataset_id, looked, plan, seed, rng
         )

@@ -75,8 +75,8 @@ class Evaluator:
         dataset: Says which environment.
         mean: `(S,)` subtracted from observations.
         std: `(S,)` they are divided by.
-        context: Steps of history that the policy reads. More than 1: it is given windows `states (K, M, T, S)`,
-            `actions (K, M, T, A)` (the last zero), `returns_to_go` (the target minus what was earned),
+        context: Steps of the windows that the policy reads; 0: states alone, `(K, M, S)`. Windows are `states
+            (K, M, T, S)`, `actions (K, M, T, A)` (the last zero), `returns_to_go` (the target minus what was earned),
             `timesteps` and `mask (K, M, T)`, with `T` the steps so far, at most `context`.
         target_return: Return that windows ask for.
         device: Of the tensors the policy reads.
@@ -86,7 +86,7 @@ class Evaluator:
     dataset: Dataset
     mean: np.ndarray
     std: np.ndarray
-    context: int = 1
+    context: int = 0
     target_return: float = 0.0
     device: str | torch.device = "cpu"
     workers: int = 1
@@ -122,7 +122,7 @@ class Evaluator:
             slots = np.argsort(~live, axis=1, kind="stable")[:, : live.sum(1).max()]  # (K, M), the live ones first
             states = ((observations - self.mean) / self.std).astype(np.float32)
             history.append((states, np.zeros((*shape, width), np.float32), self.target_return - returns))
-            history = history[-self.context :]
+            history = history[-max(1, self.context) :]
             with torch.inference_mode():
                 actions = policy(self._inputs(history, slots, step)).float().cpu().numpy()
             runs, columns = np.nonzero(np.take_along_axis(live, slots, 1))
@@ -153,7 +153,7 @@ class Evaluator:
 
     def _inputs(self, history: list[tuple[np.ndarray, ...]], slots: np.ndarray, step: int) -> Any:
         runs = np.arange(len(slots))[:, None]
-        if self.context == 1:
+        if not self.context:
             # Copied: a product's rounding depends on alignment, which torch guarantees and NumPy does not.
             return torch.tensor(history[0][0][runs, slots], device=self.device)
         states, actions, wanted = (np.stack([x[runs, slots] for x in part], 2) for part in zip(*history, strict=True))

@@ -92,8 +92,8 @@ class Algorithm(Protocol):
         Args:
             config: Settings.
             state: Parameters.
-            observations: `(K, N, S)`, normalised by the data's mean and std; where `history` is more than 1,
-                whatever mapping of windows the learner documents.
+            observations: `(K, N, S)`, normalised by the data's mean and std; of learners of sequences,
+                whatever mapping of windows they document.
 
         Returns:
             `(K, N, A)` in [-1, 1].
@@ -114,8 +114,8 @@ def every_update(config: Any) -> int:
 
 
 def history(config: Any) -> int:
-    """Steps that `act` reads: the `context` of learners of sequences, 1 for learners of transitions."""
-    return getattr(config, "context", 1)
+    """Steps of the windows that `act` reads, the `context` of learners of sequences; 0 for learners of transitions."""
+    return getattr(config, "context", 0)
 
 
 def task(dataset_id: str) -> tuple[str, str]:

@@ -60,11 +60,12 @@ class Short(gym.Env):
         return np.array([self.t, 0.0, self.length]), float(action[0]), self.t == self.length, False, {}
 
 
-def test_windows_of_episodes_that_end_apart(monkeypatch):
+@pytest.mark.parametrize("context", [4, 1])
+def test_windows_of_episodes_that_end_apart(monkeypatch, context):
     """Live episodes move together; each sees its own history, however many others have ended."""
     spec = gym.envs.registration.EnvSpec("Short-v0", entry_point=Short, max_episode_steps=50)
     monkeypatch.setattr("benchmarks.evaluate.environment_spec", lambda dataset: spec)
-    evaluator = Evaluator(dataset=dataset(), mean=np.zeros(3), std=np.ones(3), context=4, target_return=10.0)
+    evaluator = Evaluator(dataset=dataset(), mean=np.zeros(3), std=np.ones(3), context=context, target_return=10.0)
     widths = []
 
     def policy(windows):
@@ -74,7 +75,7 @@ def test_windows_of_episodes_that_end_apart(monkeypatch):
         now = states[..., -1, 0]
         live = now < states[..., -1, 2]
         times = windows["timesteps"]
-        assert t == min(4, int(times[0, 0, -1]) + 1) and (times.diff(dim=-1) == 1).all() and windows["mask"].all()
+        assert t == min(context, int(times[0, 0, -1]) + 1) and (times.diff(dim=-1) == 1).all() and windows["mask"].all()
         assert (states[..., 0][live] == times[live]).all()
         assert (actions[..., -1, :] == 0).all()
         assert (actions[live][:, :-1, 0] == 0.25).all()
