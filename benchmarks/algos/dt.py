@@ -121,7 +121,7 @@ def noise(
     """`bits` `(steps, K, ...)` int16, uniform over all values: what `_Dropout` compares with its rate."""
     if not config.dropout:
         return {}
-    tokens = 3 * config.context
+    tokens = 3 * config.context - 1
     embedded, attended = batch_size * tokens * config.width, batch_size * tokens**2 * config.heads
     count = embedded + config.layers * (attended + 2 * embedded)
 
@@ -193,8 +193,7 @@ def forward(
     tokens = [_linear(parameters, name, value) + time for name, value in inputs.items()]
     x = torch.stack(tokens, 3).reshape(runs, size, 3 * steps, config.width)
     real = batch["mask"].bool().repeat_interleave(3, -1)
-    if last:  # nothing reads the unknown action
-        x, real = x[:, :, :-1], real[:, :, :-1]
+    x, real = x[:, :, :-1], real[:, :, :-1]  # nothing reads the last action
     length = x.shape[2]
     causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
     itself = torch.eye(length, dtype=torch.bool, device=x.device)  # a padded token sees something, so no NaN
