@@ -93,16 +93,17 @@ BUDGETS = {
             name="knee-dt", seeds=16, evaluations=10, last=5, lanes=8, steps={"dt": 4_000}, settings={"dt": _SMALL_DT}
         ),
         # A point maze: values travel through hundreds of steps, so targets follow fast and the discount is near 1.
-        # Returns are some twenty, so advantages weigh less than they do elsewhere (docs/EXPERIMENTS.md, 18 and 22).
+        # Returns are some twenty, so advantages weigh less than they do elsewhere (docs/EXPERIMENTS.md, 18 and 22). A DT
+        # that sees its last action repeats it until a wall stops it (25).
         Budget(
             name="maze",
             seeds=8,
             evaluations=1,
             episodes=25,
             lanes=8,
-            steps={"dt": 3_000, "iql": 10_000, "td3_bc": 10_000, "bc": 10_000},
+            steps={"dt": 5_000, "iql": 10_000, "td3_bc": 10_000, "bc": 10_000},
             settings={
-                "dt": _SMALL_DT | {"warmup": 300},
+                "dt": _SMALL_DT | {"context": 1, "batch_size": 128, "warmup": 500},
                 "iql": _MAZE_TD | _RATES | {"beta": 0.3},
                 "td3_bc": _MAZE_TD | {"learning_rate": 1e-3, "alpha": 0.2},
                 "bc": _MAZE | {"learning_rate": 1e-3},
