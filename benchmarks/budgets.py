@@ -93,8 +93,8 @@ BUDGETS = {
             name="knee-dt", seeds=16, evaluations=10, last=5, lanes=8, steps={"dt": 4_000}, settings={"dt": _SMALL_DT}
         ),
         # A point maze: values travel through hundreds of steps, so targets follow fast and the discount is near 1.
-        # Returns are some twenty, so advantages weigh less than they do elsewhere (docs/EXPERIMENTS.md, 18 and 22). A DT
-        # that sees its last action repeats it until a wall stops it (25).
+        # Returns are some twenty, so advantages weigh less than they do elsewhere (docs/EXPERIMENTS.md, 18 and 22).
+        # A DT that sees what it did a step before arrives nowhere (25).
         Budget(
             name="maze",
             seeds=8,
