@@ -92,6 +92,17 @@ BUDGETS = {
         Budget(
             name="knee-dt", seeds=16, evaluations=10, last=5, lanes=8, steps={"dt": 4_000}, settings={"dt": _SMALL_DT}
         ),
+        # Without history it does not copy what the recorded policy did next: it gains from better episodes, and only
+        # from the state and the return it asks for (docs/EXPERIMENTS.md, 27).
+        Budget(
+            name="knee-one-step",
+            seeds=16,
+            evaluations=5,
+            last=2,
+            lanes=8,
+            steps={"dt": 4_000},
+            settings={"dt": _SMALL_DT | {"context": 1, "batch_size": 256}},
+        ),
         # A point maze: values travel through hundreds of steps, so targets follow fast and the discount is near 1.
         # Returns are some twenty, so advantages weigh less than they do elsewhere (docs/EXPERIMENTS.md, 18 and 22).
         # A DT that sees what it did a step before arrives nowhere (25).

@@ -22,6 +22,7 @@ from benchmarks.batches import Mixture, Ratio, RatioError, Sizes, Transitions
 from minari_stitch.data import minari_io
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.provenance import records
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, StitchError
 from minari_stitch.pipeline import stitch_record
@@ -294,7 +295,7 @@ class LearnerData:
 
 
 def _stitched_part(source: Dataset, extra: Dataset) -> Episodes:
-    """The stitched episodes of a dataset, after checking that they were made from `source`."""
+    """The stitched episodes of a dataset, or of a mix of such, after checking that they were made from `source`."""
     for kind in ("observation_space", "action_space"):
         ours, theirs = getattr(source, kind), getattr(extra, kind)
         if ours != theirs:
@@ -302,12 +303,13 @@ def _stitched_part(source: Dataset, extra: Dataset) -> Episodes:
                 f"{kind} of {extra.dataset_id!r} is {theirs}, but of {source.dataset_id!r} it is {ours}: "
                 "mix a dataset with one made from it"
             )
-    record = stitch_record(extra)
-    if record["source_fingerprint"] != source.fingerprint:
-        raise SourceMismatchError(
-            f"{extra.dataset_id!r} was made from {record['source']!r} with fingerprint {record['source_fingerprint']}, "
-            f"but {source.dataset_id!r} has {source.fingerprint}: give its own source, or augment this one"
-        )
+    for record in records(extra.metadata) or [stitch_record(extra)]:
+        if record["source_fingerprint"] != source.fingerprint:
+            raise SourceMismatchError(
+                f"{extra.dataset_id!r} was made from {record['source']!r} with fingerprint "
+                f"{record['source_fingerprint']}, but {source.dataset_id!r} has {source.fingerprint}: give its own "
+                "source, or augment this one"
+            )
     if "synthetic" not in extra.episodes.infos:
         raise ConfigError(f"{extra.dataset_id!r} was read without infos: read it with keep_infos=True")
     stitched = [index for index, metadata in enumerate(extra.episodes.metadata) if metadata["augmented"]]

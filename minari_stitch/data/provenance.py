@@ -37,6 +37,14 @@ def synthetic_sources(metadata: Mapping[str, Any]) -> list[str]:
     return [part["dataset_id"] for part in parts if synthetic_sources(part.get("metadata", {}))]
 
 
+def records(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """How what a dataset holds was made: its own record or, of a mix, those of its parts that have one."""
+    if RECORD_KEY in metadata:
+        return [metadata[RECORD_KEY]]
+    parts = metadata.get(MIX_KEY, {}).get("sources", [])
+    return [record for part in parts for record in records(part.get("metadata", {}))]
+
+
 def provenance(
     synthetic: np.ndarray,
     episode: np.ndarray,

@@ -15,6 +15,7 @@ from benchmarks.data import (
     load,
 )
 from minari_stitch.data import minari_io
+from minari_stitch.data.mix import mix
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, InvalidDataError
 
 
@@ -149,6 +150,20 @@ def test_batches(pair):
     assert torch.equal(batch["rewards"], 2 * data.rewards[rows])
     assert torch.equal(batch["next_states"], data.table[rows][..., 6:9])
     assert torch.equal(batch["continues"], data.table[rows][..., 9])
+
+
+def test_a_mix_of_what_was_made_from_the_source(pair, write_dataset, make_episodes):
+    """Its parts are drawn from as if they were one dataset; what is real in it is not."""
+    source, extra = pair
+    parts = [minari_io.read(i, keep_infos=True) for i in (extra, extra, source)]
+    both = mix(parts, output_id="test/both-v0").dataset_id
+    one, two = load(source, extra), load(source, both)
+    assert two.episodes.n_steps - two.original_steps == 2 * (one.episodes.n_steps - one.original_steps)
+    assert int(two.synthetic.sum()) == 2 * int(one.synthetic.sum())
+    assert torch.equal(two.table[: one.episodes.n_steps], one.table)
+    other = write_dataset("test/other-v0", make_episodes(seed=9))
+    with pytest.raises(SourceMismatchError, match=f"{both}.*{source}"):
+        load(other, both)
 
 
 def test_best_episodes(pair):
