@@ -37,11 +37,14 @@ def augment(dataset_id: str, variant: Variant, say: Callable[[str], None]) -> st
     Raises:
         StitchError: It cannot be made.
     """
+    name, _, _ = dataset_id.rpartition("-v")
+    output_id = f"{name}-{variant.suffix}-v0" if variant.label else None
+    if variant.beside:
+        made = [newest(dataset_id, part) or augment(dataset_id, part, say) for part in variant.parts]
+        return api.mix(made, output_id).dataset_id
     say(f"Making it, once: {variant.title} of {dataset_id}")
     size = "full" if torch.cuda.is_available() else "fast"
     method = variant.transform(size)
-    name, _, _ = dataset_id.rpartition("-v")
-    output_id = f"{name}-{variant.suffix}-v0" if variant.label else None
     workers = os.cpu_count() or 1
     made = api.augment(dataset_id, method, n_steps=variant.steps or None, output_id=output_id, workers=workers)
     return made.dataset_id

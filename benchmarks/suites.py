@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from benchmarks.budgets import ALGORITHMS
@@ -30,21 +30,32 @@ class Variant:
         label: Sets the id of what it writes apart from that of the method's defaults.
         settings: What differs from its defaults: dotted names and values.
         steps: How much to make; 0 stands for as many steps as the source has.
+        beside: What else is made of the dataset, and mixed with it.
     """
 
     method: str = "diffstitch"
     label: str = ""
     settings: tuple[tuple[str, Any], ...] = ()
     steps: int = 0
+    beside: tuple[Variant, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Variant, ...]:
+        """What is mixed; of what stands alone nothing."""
+        return (replace(self, beside=()), *self.beside) if self.beside else ()
 
     @property
     def suffix(self) -> str:
         """What the names of the datasets it writes end with, before the version."""
+        if self.beside:
+            return "-and-".join(part.suffix for part in self.parts)
         return f"{self.transform().output_suffix}{'-' if self.label else ''}{self.label}"
 
     @property
     def title(self) -> str:
         """For people."""
+        if self.beside:
+            return " and ".join(part.title for part in self.parts)
         made = self.transform()
         form = "" if made.output_suffix == made.suffix else made.output_suffix
         return ", ".join(filter(None, (made.name, form, self.label.replace("-", " "))))
@@ -89,6 +100,13 @@ OVER = Variant(
 )
 """Bridges over what no trajectory enters, where no behaviour is known: as long as it takes, as far from all data, and
 to many targets (docs/EXPERIMENTS.md, 16 and 18)."""
+
+
+EARLY = Variant(
+    label="early",
+    settings=(("stitch.discount", 1.0), ("stitch.target_fraction", 0.004), ("stitch.latest_source", 10)),
+)
+"""Episodes that leave in their first steps for where the most is still to come (docs/EXPERIMENTS.md, 27)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +281,16 @@ def _confirmation(family: Family) -> tuple[Experiment, ...]:
     return _against_resampling(names + [subset(name) for name in names])
 
 
+def _sequences(family: Family) -> tuple[Experiment, ...]:
+    """A DT, on episodes that are better as a whole."""
+    hopper = dataset(family, "hopper", "medium-replay")
+    return tuple(
+        Experiment(algo="dt", dataset=dataset_id, variant=variant, ratio="1:1", kind="episodes")
+        for dataset_id in (hopper, subset(hopper), dataset(family, "walker2d", "medium-replay"))
+        for variant in (replace(EARLY, beside=(RESAMPLED,)), RESAMPLED, EARLY)
+    )
+
+
 def _figure1(_: Family) -> tuple[Experiment, ...]:
     """What is stitched, and what needs no model, instead of the data: in them nothing leads from start to goal."""
     mixes = (OVER, RESAMPLED, Variant(method="relabel"))
@@ -285,6 +313,7 @@ SUITES = {
         experiments=_development, what="the setting that suits a learner, where it was found", budget="knee"
     ),
     "confirmation": Suite(experiments=_confirmation, what="the same setting on other data", budget="knee"),
+    "dt": Suite(experiments=_sequences, what="episodes for a DT without history", budget="knee-one-step"),
     "figure1": Suite(experiments=_figure1, what="a maze in which nothing leads from start to goal", budget="maze"),
     "figure5": Suite(experiments=_figure5, what="without augmentation, step estimation, qualification"),
 }

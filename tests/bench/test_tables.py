@@ -8,9 +8,11 @@ from typer.testing import CliRunner
 
 import minari_stitch as ms
 from benchmarks import paper, prepare, report, run, suites, tables
+from benchmarks.data import load
 from benchmarks.results import Cell
 from benchmarks.suites import SUITES, Experiment, Variant, dataset, subset
 from minari_stitch.config import adjust, parse
+from minari_stitch.data import minari_io
 from minari_stitch.transforms import registry
 
 FAMILIES = ("demo", "d4rl")
@@ -23,7 +25,7 @@ def test_suites_hold_what_the_paper_runs(family):
     assert sizes == {
         **{"smoke": 4, "demo": 4, "methods": 5 + 5 + 3},
         **{"table1": 11 * 7, "table2": 5 * 3, "table3": 4 * 3, "table4": 2 * 7, "figure5": 3 * 2 * 3},
-        **{"development": 2 * 2, "confirmation": 8 * 2 * 2, "figure1": 4 * 3},
+        **{"development": 2 * 2, "confirmation": 8 * 2 * 2, "dt": 3 * 3, "figure1": 4 * 3},
     }
     for name in PAPER:
         experiments = SUITES[name].experiments(family)
@@ -79,7 +81,8 @@ VARIANTS = sorted({item.variant for suite in SUITES.values() for item in suite.e
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.suffix)
 def test_every_variant_of_a_suite_is_possible(variant):
-    assert variant.transform("fast").suffix in (variant.suffix, variant.suffix.partition("-")[0], "stitched")
+    for one in variant.parts or (variant,):
+        assert one.transform("fast").suffix in (one.suffix, one.suffix.partition("-")[0], "stitched")
 
 
 def test_a_share_and_a_labelled_variant_are_made_with_their_own_ids(monkeypatch):
@@ -94,6 +97,22 @@ def test_a_share_and_a_labelled_variant_are_made_with_their_own_ids(monkeypatch)
     assert (share, found) == ("toy/walk-50pct-v0", "toy/walk-50pct-stitched-all-v0")
     assert said == [f"Making it, once: 50 % of {toy.ID}", f"Making it, once: DiffStitch, all of {share}"]
     assert prepare.find(Experiment(algo="bc", dataset=share, variant=variant), said.append) == found and len(said) == 2
+
+
+def test_what_is_made_beside_it_is_mixed_with_it(monkeypatch):
+    toy.write()
+    said = []
+    tiny = adjust(ms.DiffStitch(), dict(map(parse, toy.TINY[1::2])))
+    monkeypatch.setattr(suites, "preset", lambda name, size: ms.Resample() if name == "resample" else tiny)
+    monkeypatch.setattr(prepare.os, "cpu_count", lambda: 1)
+    variant = Variant(label="all", settings=(("qualify.delta", 1e9),), beside=(Variant(method="resample"),))
+    found = prepare.find(Experiment(algo="bc", dataset=toy.ID, variant=variant), said.append)
+    assert found == "toy/walk-stitched-all-and-resampled-v0" and variant.title == "DiffStitch, all and resample"
+    assert said == [f"Making it, once: DiffStitch, all of {toy.ID}", f"Making it, once: resample of {toy.ID}"]
+    parts = [minari_io.read(f"toy/walk-{name}-v0").episodes for name in ("stitched-all", "resampled")]
+    assert load(toy.ID, found).episodes.n_steps == sum(
+        part.n_steps for part in (minari_io.read(toy.ID).episodes, *parts)
+    )
 
 
 def finished(suite, family, scores):
