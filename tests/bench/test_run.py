@@ -256,7 +256,7 @@ def test_demo_datasets_are_made(command, monkeypatch):
     monkeypatch.setattr(prepare.api, "augment", augment)
     result = command("--dataset", "demo/hopper/medium-v0")
     assert result.exit_code == 1 and "StorageError: there is no room" in result.output
-    assert "Making it, once: DiffStitch of demo/hopper/medium-v0" in result.output
+    assert "Making it, once: DiffStitch, early of demo/hopper/medium-v0" in result.output
     assert calls == [("demo/hopper/medium-v0", "DiffStitch")]
 
 
