@@ -182,7 +182,7 @@ def test_the_report_prints_a_suite(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("suite", [*PAPER, "figure5", "methods", "development", "confirmation"])
+@pytest.mark.parametrize("suite", [*PAPER, "figure5", "methods", "development", "confirmation", "dt"])
 def test_a_suite_runs_end_to_end(suite, tmp_path, monkeypatch):
     """Real environments and real augmentation, with tiny datasets, networks and budgets."""
     from minari_stitch.sim import demo
