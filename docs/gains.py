@@ -23,7 +23,7 @@ SHOWN = (
     ("chains", "wide", "seed1-stitched-chained"),
     ("bridges", "knee", "transitions-high|im03"),
     ("stitched, early", "knee-one-step", "stitched-early"),
-    ("resampled", "knee-one-step", "medium-replay-resampled"),
+    ("resampled", "knee-one-step", "(?<!and-)resampled"),
     ("stitched and resampled", "knee-one-step", "early-and-resampled"),
 )
 """What the tool recommends, and what resampling does for a DT: name, budget, and end of the augmented dataset's id."""
