@@ -29,20 +29,20 @@ ORACLE_KEY = "minari_stitch_oracle"
 """Key of what the simulator says about it."""
 
 
-def synthetic_sources(metadata: Mapping[str, Any]) -> list[str]:
-    """Ids of what holds generated steps: the dataset itself, or parts of a mix."""
-    if RECORD_KEY in metadata:
-        return [metadata[RECORD_KEY].get("source", "itself")]
-    parts = metadata.get(MIX_KEY, {}).get("sources", [])
-    return [part["dataset_id"] for part in parts if synthetic_sources(part.get("metadata", {}))]
-
-
 def records(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """How what a dataset holds was made: its own record or, of a mix, those of its parts that have one."""
     if RECORD_KEY in metadata:
         return [metadata[RECORD_KEY]]
     parts = metadata.get(MIX_KEY, {}).get("sources", [])
     return [record for part in parts for record in records(part.get("metadata", {}))]
+
+
+def synthetic_sources(metadata: Mapping[str, Any]) -> list[str]:
+    """Ids of what holds generated steps: the dataset itself, or parts of a mix."""
+    if RECORD_KEY in metadata:
+        return [metadata[RECORD_KEY].get("source", "itself")]
+    parts = metadata.get(MIX_KEY, {}).get("sources", [])
+    return [part["dataset_id"] for part in parts if records(part.get("metadata", {}))]
 
 
 def provenance(
