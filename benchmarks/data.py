@@ -22,7 +22,7 @@ from benchmarks.batches import Mixture, Ratio, RatioError, Sizes, Transitions
 from minari_stitch.data import minari_io
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
-from minari_stitch.data.provenance import records
+from minari_stitch.data.provenance import RECORD_KEY, records
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, StitchError
 from minari_stitch.pipeline import stitch_record
@@ -303,7 +303,8 @@ def _stitched_part(source: Dataset, extra: Dataset) -> Episodes:
                 f"{kind} of {extra.dataset_id!r} is {theirs}, but of {source.dataset_id!r} it is {ours}: "
                 "mix a dataset with one made from it"
             )
-    for record in records(extra.metadata) or [stitch_record(extra)]:
+    parts = [] if RECORD_KEY in extra.metadata else records(extra.metadata)
+    for record in parts or [stitch_record(extra)]:
         if record["source_fingerprint"] != source.fingerprint:
             raise SourceMismatchError(
                 f"{extra.dataset_id!r} was made from {record['source']!r} with fingerprint "

@@ -38,7 +38,7 @@ def augment(dataset_id: str, variant: Variant, say: Callable[[str], None]) -> st
         StitchError: It cannot be made.
     """
     name, _, _ = dataset_id.rpartition("-v")
-    output_id = f"{name}-{variant.suffix}-v0" if variant.label else None
+    output_id = f"{name}-{variant.suffix}-v0" if variant.label or variant.beside else None
     if variant.beside:
         made = [newest(dataset_id, part) or augment(dataset_id, part, say) for part in variant.parts]
         return api.mix(made, output_id).dataset_id

@@ -48,7 +48,7 @@ def main(
     dataset: Annotated[str, typer.Option(metavar="ID", help="Original dataset.")] = DEFAULT_DATASET,
     augmented_dataset: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="ID", help="Augmented dataset \\[default: what suits the learner, made where it is missing]."),
+        typer.Option(metavar="ID", help="Augmented dataset \\[default: what suits the learner, made if missing]."),
     ] = None,
     ratio: Annotated[
         Optional[str],  # noqa: UP045

@@ -215,6 +215,9 @@ def test_refusals(pair, write_dataset, make_episodes):
     wide = write_dataset("test/wide-v0", make_episodes(obs_dim=4))
     with pytest.raises(SpaceMismatchError, match="observation_space"):
         load(wide, extra)
+    damaged = stitched_version(source, make_episodes(), "test/damaged-v0", n_steps="lost")
+    with pytest.raises(InvalidDataError, match="damaged record"):
+        load(source, damaged)
     none = stitched_version(source, make_episodes(n_episodes=1), "test/none-v0")
     with pytest.raises(RatioError, match="no stitched episode"):
         load(source, none)
