@@ -143,11 +143,7 @@ def _play(
         visited.append(states.numpy())
         return module.act(config, state, observations)
 
-    evaluator = experiment.evaluator_of(module, config, table)
-    try:
-        returns = evaluator(policy, [seed, seed], episodes)
-    finally:
-        evaluator.close()
+    returns = experiment.evaluator_of(module, config, table)(policy, [seed, seed], episodes)
     states = [np.concatenate([step[k] for step in visited]) for k in range(2)]
     # As many real states as synthetic ones, so that a state from nowhere has even chances.
     count = min(len(looked.synthetic), ROWS, table.original_steps // 2)

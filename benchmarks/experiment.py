@@ -188,19 +188,16 @@ def run(unit: WorkUnit, progress: Progress | None = None) -> list[tuple[Cell, di
         )
         played.append((step, returns))
 
-    try:
-        trained = trainer.train(
-            module,
-            config,
-            table,
-            runs,
-            precision=unit.precision,
-            evaluate_every=max(1, config.steps // unit.budget.evaluations),
-            on_eval=evaluate,
-            progress=None if progress is None else lambda done, total: progress(unit.label, done, total),
-        )
-    finally:
-        evaluator.close()
+    trained = trainer.train(
+        module,
+        config,
+        table,
+        runs,
+        precision=unit.precision,
+        evaluate_every=max(1, config.steps // unit.budget.evaluations),
+        on_eval=evaluate,
+        progress=None if progress is None else lambda done, total: progress(unit.label, done, total),
+    )
     common = {
         "config": dataclasses.asdict(config),
         "reference": dataclasses.asdict(reference),

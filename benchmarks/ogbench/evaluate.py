@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 
 from benchmarks.evaluate import Policy, SimulatorError, environment_spec, starts
 from benchmarks.ogbench.generate import make
@@ -23,7 +24,7 @@ from minari_stitch.errors import ConfigError
 
 @dataclass(kw_only=True)
 class TaskEvaluator:
-    """Plays the tasks of a dataset's environment, which are built once and reset for every evaluation.
+    """Plays the tasks of a dataset's environment, which a process builds once and resets for every evaluation.
 
     Policies read states and goals `(K, M, 2 S)` as the environment gives them.
 
@@ -34,7 +35,6 @@ class TaskEvaluator:
 
     dataset: Dataset
     device: str | torch.device = "cpu"
-    _environments: list[Any] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Fail early where the environment is none of OGBench's, or cannot be built."""
@@ -44,10 +44,8 @@ class TaskEvaluator:
                 f"{self.dataset.dataset_id!r} was recorded in {spec.id}, which has no tasks of OGBench's: learners for "
                 "goals need a dataset that `minari-stitch import-ogbench` wrote"
             )
-        self._id, self._limit = spec.id, spec.max_episode_steps or 1000
-        env = self._build()
-        self.tasks: int = env.unwrapped.num_tasks
-        env.close()
+        self._spec, self._limit = spec, spec.max_episode_steps or 1000
+        self.tasks: int = _environments(self._spec, 1)[0].unwrapped.num_tasks
 
     def __call__(self, policy: Policy, seeds: Sequence[int], episodes: int = 10) -> np.ndarray:
         """Play `episodes` episodes for each run: `(K, N)`, 1 where the goal was reached, the tasks one after the other.
@@ -59,12 +57,11 @@ class TaskEvaluator:
         """
         if episodes % self.tasks:
             raise ConfigError(
-                f"{episodes} episodes are not possible: {self._id} has {self.tasks} tasks, so give a multiple of them"
+                f"{episodes} episodes are not possible: {self._spec.id} has {self.tasks} tasks, so give a multiple of "
+                "them"
             )
         shape = (len(seeds), episodes)
-        while len(self._environments) < np.prod(shape):
-            self._environments.append(self._build())
-        envs: Any = np.array(self._environments[: np.prod(shape)], object).reshape(shape)
+        envs: Any = np.array(_environments(self._spec, len(seeds) * episodes), object).reshape(shape)
         width = FlatSpace(self.dataset.observation_space).size
         inputs = np.empty((*shape, 2 * width), np.float32)
         for k, seed in enumerate(seeds):
@@ -88,16 +85,19 @@ class TaskEvaluator:
                 break
         return reached
 
-    def close(self) -> None:
-        """Close the environments."""
-        for env in self._environments:
-            env.close()
-        self._environments = []
 
-    def _build(self) -> Any:
-        env: Any = make(self._id)
+_kept: list[tuple[EnvSpec, Any]] = []
+
+
+def _environments(spec: EnvSpec, count: int) -> list[Any]:
+    """So many; those of the maze that was last asked for stay with the process."""
+    if not _kept or _kept[0][0] != spec:
+        _kept.clear()
+    while len(_kept) < count:
+        env: Any = make(spec.id)
         Path(env.unwrapped.fullpath).unlink(missing_ok=True)  # of the maze, which would stay for ever
-        return env
+        _kept.append((spec, env))
+    return [env for _, env in _kept[:count]]
 
 
 @contextlib.contextmanager

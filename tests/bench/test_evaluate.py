@@ -8,6 +8,7 @@ import pendulum
 import pytest
 import torch
 
+from benchmarks import evaluate
 from benchmarks.evaluate import Evaluator, Reference, SimulatorError, environment_spec
 from minari_stitch.data import minari_io
 
@@ -39,7 +40,6 @@ def test_against_single_episodes(workers):
                 total, done = total + reward, terminated or truncated
             assert returns[run, e] == pytest.approx(total, rel=1e-4)
     env.close()
-    evaluator.close()
 
 
 class Short(gym.Env):
@@ -87,7 +87,16 @@ def test_windows_of_episodes_that_end_apart(monkeypatch, context):
     lengths = 2 * returns
     assert len(set(lengths.ravel())) > 4 and len(widths) == lengths.max()
     assert widths == [int((lengths > t).sum(1).max()) for t in range(len(widths))]  # no call is wider than needed
-    evaluator.close()
+
+
+def test_a_process_builds_environments_once(monkeypatch):
+    built = []
+    monkeypatch.setattr("benchmarks.evaluate.build", lambda spec, make=evaluate.build: built.append(spec) or make(spec))
+    monkeypatch.setattr(evaluate, "_kept", [])
+    common = {"dataset": dataset(), "mean": np.zeros(3), "std": np.ones(3)}
+    returns = [Evaluator(**common)(push, seeds, 3).tolist() for seeds in ([7], [7], [7, 8])]
+    assert len(built) == 3 * 1 + 3 + 6  # each evaluator tries one; then three, none, and six
+    assert returns[0] == returns[1] == returns[2][:1]
 
 
 def test_reference_scores():

@@ -64,6 +64,7 @@ class Point(gym.Env):
 @pytest.fixture
 def points(monkeypatch):
     """Points instead of OGBench's environments."""
+    monkeypatch.setattr(evaluate, "_kept", [])
     for module in (generate, evaluate):
         monkeypatch.setattr(module, "make", lambda env_id, **settings: Point(**settings))
 
@@ -217,10 +218,9 @@ def test_ogbenchs_own_tasks_are_played(package, make_episodes, write_dataset):
     inputs = []
     play(lambda o: inputs.append(o) or 0 * straight(o), [0], 5)
     positions = inputs[0][0].numpy()
-    infos = play._environments[0].unwrapped.task_infos
+    infos = evaluate._kept[0][1].unwrapped.task_infos
     wanted = np.array([[*info["init_xy"], *info["goal_xy"]] for info in infos])
     assert np.abs(positions - wanted).max() <= 1.0 + 1e-5
-    play.close()
 
 
 # One command
