@@ -33,7 +33,7 @@ Precision = Literal["fp32", "tf32", "bf16"]
 """Of matrix products: as they are; TF32 (CUDA only); or bfloat16 by autocast."""
 Evaluation = Callable[[int, State, Info], None]
 """Called with (steps done, state, last info)."""
-_COMPILE_FROM = 20_000  # steps from which compiling (some 20 to 70 s on one core) pays on a CPU
+_COMPILE_FROM = 8_000  # steps from which compiling (10 to 70 s on one core, once on a machine) pays on a CPU
 _WARM_UP = 3  # calls before a capture
 _ISOLATES = "isolate_recompiles" in inspect.signature(torch.compile).parameters
 _PURPOSES = ("parameters", "indices", "noise")

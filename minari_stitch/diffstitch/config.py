@@ -35,17 +35,17 @@ class DiffusionConfig:
     or they are noised, denoised and scored like the others, and only shown beside (Eqs. 11, 12)."""
     edge_weight: Positive = 1.0
     """Loss weight of hidden states next to given ones."""
-    width: Annotated[int, Field(ge=4, multiple_of=2)] = 32
+    width: Annotated[int, Field(ge=4, multiple_of=2)] = 48
     """Channels of the U-Net's first level (released code: 128)."""
-    multipliers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4)
+    multipliers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 1, 1)
     """Channels of each level in units of `width` (released code: 1, 4, 8)."""
-    kernel: Count = 5
+    kernel: Count = 3
     """Odd kernel size (released code: 5)."""
     return_dropout: Decay = 0.0
     """Share of windows trained without their return; 0 trains no return condition (released code: 0.25)."""
     returns_scale: Positive = 400.0
     """Divisor of the discounted return that conditions the network (released code: 400)."""
-    fit: FitConfig = field(default_factory=lambda: FitConfig(steps=1500, batch_size=64, learning_rate=3e-3))
+    fit: FitConfig = field(default_factory=lambda: FitConfig(steps=1000, batch_size=64, learning_rate=3e-3))
     """Training of the U-Net."""
 
     def __post_init__(self) -> None:
@@ -140,7 +140,7 @@ class StitchConfig:
     """Fewest generated states (released code: 10)."""
     max_bridge: Count = 24
     """Most generated states (released code: 39; paper: H - 2)."""
-    sampler_steps: Count = 10
+    sampler_steps: Count = 5
     """Denoising steps (paper: K = 100)."""
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     """0: DDIM; 1 with K steps: the paper's ancestral sampler."""

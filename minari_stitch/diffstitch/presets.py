@@ -17,6 +17,8 @@ def full() -> dict[str, Any]:
     diffusion = DiffusionConfig(
         horizon=64,
         width=64,
+        multipliers=(1, 2, 4),
+        kernel=5,
         fit=FitConfig(steps=100_000, batch_size=256, learning_rate=5e-4, ema=0.999, evaluate_every=1000),
     )
     return {
@@ -35,6 +37,7 @@ def paper() -> dict[str, Any]:
         known="noised",
         width=128,
         multipliers=(1, 4, 8),
+        kernel=5,
         fit=FitConfig(steps=1_000_000, batch_size=64, learning_rate=2e-4, evaluate_every=10_000, patience=100),
     )
     return {
