@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from benchmarks.algos import Info, State, every_update, task
 from benchmarks.batches import Ratio, Sizes
 from benchmarks.data import LearnerData
-from benchmarks.nets import Parameters, adam, gradients, moments, stack
+from benchmarks.nets import Parameters, adam, cosine, gradients, moments, stack
 
 BLOCK = 1
 """Bits for dropout are many, so they are drawn for one step at a time."""
@@ -39,6 +39,7 @@ class Config:
         batch_size: Windows in a batch (CORL pairs 4096 with 8e-4, and the original 64 with 1e-4).
         learning_rate: Of AdamW, reached linearly over `warmup` steps (at most a tenth of all steps).
         warmup: Steps of warm-up.
+        decay: The learning rate falls to 0 along half a cosine (CORL: it stays).
         weight_decay: Of all parameters.
         clip: Largest norm of a run's gradient.
         layers: Transformer blocks.
@@ -55,6 +56,7 @@ class Config:
     batch_size: int = 4096
     learning_rate: float = 8e-4
     warmup: int = 10_000
+    decay: bool = False
     weight_decay: float = 1e-4
     clip: float = 0.25
     layers: int = 3
@@ -141,7 +143,8 @@ def update(
     norm = torch.stack([grad.flatten(1).square().sum(1) for grad in grads.values()]).sum(0).sqrt()
     shrink = (config.clip / (norm + 1e-6)).clamp(max=1)
     grads = {name: grad * shrink.view(-1, *[1] * (grad.dim() - 1)) for name, grad in grads.items()}
-    rate = config.learning_rate * (step / max(1, min(config.warmup, config.steps // 10))).clamp(max=1)
+    rate = cosine(config.learning_rate, step, config.steps) if config.decay else config.learning_rate
+    rate = rate * (step / max(1, min(config.warmup, config.steps // 10))).clamp(max=1)
     adam(parameters, grads, state["moments"], rate, config.weight_decay)
     return {**info, "gradient_norm": norm}
 

@@ -88,8 +88,9 @@ class Plain(nn.Module):
         return total / batch["actions"][run].numel()
 
 
-def test_loss_and_update_against_plain_modules():
-    config = dataclasses.replace(TINY, steps=30, warmup=3, learning_rate=1e-2, weight_decay=0.1)
+@pytest.mark.parametrize("decay", [False, True])
+def test_loss_and_update_against_plain_modules(decay):
+    config = dataclasses.replace(TINY, steps=30, warmup=3, decay=decay, learning_rate=1e-2, weight_decay=0.1)
     state = dt.init(config, SIZES, generators(2))
     nets = [Plain(state["parameters"], run, config.layers, config.heads) for run in range(2)]
     optimizers = [torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=0.1) for net in nets]
@@ -97,7 +98,8 @@ def test_loss_and_update_against_plain_modules():
         batch = windows(seed=step)
         info = dt.update(config, state, batch, {}, 0)
         for run, (net, optimizer) in enumerate(zip(nets, optimizers, strict=True)):
-            optimizer.param_groups[0]["lr"] = config.learning_rate * min((step + 1) / 3, 1)
+            rate = config.learning_rate * ((1 + np.cos(np.pi * step / 30)) / 2 if decay else 1)
+            optimizer.param_groups[0]["lr"] = rate * min((step + 1) / 3, 1)
             optimizer.zero_grad()
             loss = net.loss(batch, run)
             loss.backward()
