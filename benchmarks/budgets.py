@@ -112,9 +112,9 @@ BUDGETS = {
             evaluations=1,
             episodes=25,
             lanes=8,
-            steps={"dt": 5_000, "iql": 8_000, "td3_bc": 10_000, "bc": 10_000},
+            steps={"dt": 3_000, "iql": 8_000, "td3_bc": 10_000, "bc": 10_000},
             settings={
-                "dt": _SMALL_DT | {"context": 1, "batch_size": 128, "warmup": 500, "dropout": 0.0},
+                "dt": _SMALL_DT | {"context": 1, "batch_size": 128, "warmup": 300, "dropout": 0.0, "decay": True},
                 "iql": _MAZE_TD | _RATES | {"beta": 0.3},
                 "td3_bc": _MAZE_TD | {"learning_rate": 1e-3, "alpha": 0.2},
                 "bc": _MAZE | {"learning_rate": 1e-3},
