@@ -22,10 +22,9 @@ from benchmarks.batches import Mixture, Ratio, RatioError, Sizes, Transitions
 from minari_stitch.data import minari_io
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
-from minari_stitch.data.provenance import RECORD_KEY, records
+from minari_stitch.data.provenance import RECORD_KEY, records, stitch_record
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import ConfigError, DatasetNotFoundError, StitchError
-from minari_stitch.pipeline import stitch_record
 
 AugmentedKind = Literal["bridges", "episodes"]
 """What the augmented side of a batch is drawn from: synthetic steps only, or all steps of stitched episodes."""
@@ -304,7 +303,7 @@ def _stitched_part(source: Dataset, extra: Dataset) -> Episodes:
                 "mix a dataset with one made from it"
             )
     parts = [] if RECORD_KEY in extra.metadata else records(extra.metadata)
-    for record in parts or [stitch_record(extra)]:
+    for record in parts or [stitch_record(extra.dataset_id, extra.metadata)]:
         if record["source_fingerprint"] != source.fingerprint:
             raise SourceMismatchError(
                 f"{extra.dataset_id!r} was made from {record['source']!r} with fingerprint "

@@ -32,8 +32,8 @@ from benchmarks.suites import Variant
 from minari_stitch.data import minari_io
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.minari_io import Dataset
+from minari_stitch.data.provenance import stitch_record
 from minari_stitch.errors import InvalidDataError, StitchError
-from minari_stitch.pipeline import stitch_record
 from minari_stitch.quality.measures import correlations, marginals
 from minari_stitch.sim import demo
 from minari_stitch.sim.oracle import MujocoLocomotion, Simulator
@@ -145,7 +145,7 @@ def measure(dataset_id: str, count: int, seed: int) -> dict[str, dict[str, Any]]
         if found is None or method in ("resample", "relabel", "real"):
             continue
         made = minari_io.read(found, keep_infos=True)
-        record = stitch_record(made)
+        record = stitch_record(made.dataset_id, made.metadata)
         if record["source_fingerprint"] != source.fingerprint:
             raise InvalidDataError(f"{found!r} was made from another {dataset_id!r}: make it again")
         synthetic = made.episodes.infos["synthetic"][made.episodes.step_state].reshape(-1).astype(bool)

@@ -18,9 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from minari_stitch.data import minari_io
-from minari_stitch.data.provenance import ORACLE_KEY
+from minari_stitch.data.provenance import ORACLE_KEY, stitch_record
 from minari_stitch.errors import InvalidDataError, StitchError
-from minari_stitch.pipeline import stitch_record
 from minari_stitch.quality.proposals import found_run, judge_proposals, some_proposals
 
 
@@ -50,7 +49,7 @@ def measure(dataset_id: str, pairs: int, run_dir: Path | None, seed: int) -> dic
         StitchError: The dataset or its source is missing or changed, or there is no oracle for its environment.
     """
     dataset = minari_io.read(dataset_id, download=False, keep_infos=True)
-    source = minari_io.read(stitch_record(dataset)["source"])
+    source = minari_io.read(stitch_record(dataset.dataset_id, dataset.metadata)["source"])
     found = found_run(dataset, source, run_dir=run_dir)
     if found is None:
         raise InvalidDataError(

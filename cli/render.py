@@ -43,9 +43,9 @@ def render(
     """Draw a stitched episode: a filmstrip and an animation of a robot, or a path in the plane."""
     with errors(verbose):
         from minari_stitch.data import minari_io
+        from minari_stitch.data.provenance import stitch_record
         from minari_stitch.draw.render import render_episode, render_returns
         from minari_stitch.errors import RenderError
-        from minari_stitch.pipeline import stitch_record
 
         stitched = minari_io.read(dataset_id, download=False, keep_infos=True)
         if returns and episode is not None:
@@ -53,7 +53,7 @@ def render(
         if returns:
             files = render_returns(stitched, output)
         else:
-            origin = stitch_record(stitched)["source"]
+            origin = stitch_record(stitched.dataset_id, stitched.metadata)["source"]
             source = minari_io.read(origin, download=False) if minari_io.exists(origin) else None
             with Bars(err) as bars:
                 files = render_episode(

@@ -174,26 +174,24 @@ def result_json(result: Augmented, seconds: float) -> dict[str, Any]:
 
 def report_json(dataset: Dataset) -> dict[str, Any]:
     """The report of a stitched dataset as plain values."""
-    from minari_stitch.data.provenance import MIX_KEY, RECORD_KEY
-    from minari_stitch.pipeline import stitch_record
+    from minari_stitch.data.provenance import MIX_KEY, RECORD_KEY, stitch_record
 
     if MIX_KEY in dataset.metadata and RECORD_KEY not in dataset.metadata:
         episodes = dataset.episodes
         synthetic = episodes.infos["synthetic"][episodes.step_state] if "synthetic" in episodes.infos else np.zeros(1)
         return {"dataset_id": dataset.dataset_id, **dataset.metadata[MIX_KEY], "n_synthetic": int(synthetic.sum())}
-    record = stitch_record(dataset)
+    record = stitch_record(dataset.dataset_id, dataset.metadata)
     return {"dataset_id": dataset.dataset_id, **record, "bridges": _bridges(dataset)}
 
 
 def print_report(console: Console, dataset: Dataset) -> None:
     """Print the report of a stitched dataset."""
-    from minari_stitch.data.provenance import MIX_KEY, ORACLE_KEY, RECORD_KEY
-    from minari_stitch.pipeline import stitch_record
+    from minari_stitch.data.provenance import MIX_KEY, ORACLE_KEY, RECORD_KEY, stitch_record
 
     if MIX_KEY in dataset.metadata and RECORD_KEY not in dataset.metadata:
         print_mix(console, dataset)
         return
-    record = stitch_record(dataset)
+    record = stitch_record(dataset.dataset_id, dataset.metadata)
     made = f"[cyan]{dataset.dataset_id}[/]: {record['method']} of {record['source']}, seed {record['seed']}"
     console.print(made, highlight=False)
     console.print(

@@ -81,6 +81,7 @@ LAYERS = [
     {"diffstitch.assemble"},
     {"baselines.controls", "baselines.relabel", "baselines.synther", "baselines.tatu", "diffstitch.transform"},
     {"pipeline"},
+    {"refilter"},
     {"api.datasets", "quality.measures", "quality.plots", "quality.proposals", "quality.learners", "quality.simulate"},
     {"quality.verify"},
     {"quality.seen"},

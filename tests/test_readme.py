@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from minari_stitch import pipeline
+from minari_stitch import refilter as refilter_module
 from minari_stitch.data import minari_io
 from minari_stitch.diffstitch import proposals, stitch, transform
 
@@ -132,12 +132,12 @@ def small(monkeypatch):
     for module in (transform, proposals):
         monkeypatch.setattr(module, "qualify", stitch.qualify)
 
-    def refilter(dataset, delta, real=pipeline.refilter, **kwargs):
+    def refilter(dataset, delta, real=refilter_module.refilter, **kwargs):
         small = {"error_bound": delta / 2}
         metadata = [about | small for about in dataset.episodes.metadata]
         return real(replace(dataset, episodes=replace(dataset.episodes, metadata=metadata)), delta, **kwargs)
 
-    monkeypatch.setattr(pipeline, "refilter", refilter)
+    monkeypatch.setattr(refilter_module, "refilter", refilter)
 
 
 @pytest.mark.parametrize(

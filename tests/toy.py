@@ -28,6 +28,7 @@ _SETTINGS = {
     "models.diffusion.diffusion_steps": 20,
     "models.diffusion.width": 8,
     "models.diffusion.multipliers": "(1,)",
+    "models.diffusion.kernel": 5,
     "models.hidden": 32,
     "models.judges": 1,
     "models.members": 2,

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from minari_stitch import pipeline
+from minari_stitch import refilter
 from minari_stitch.api.datasets import AnyDataset, Reporting, read, reports
 from minari_stitch.config import checked
 from minari_stitch.data import minari_io, parts
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.ids import id_of
+from minari_stitch.data.provenance import stitch_record
 from minari_stitch.data.written import Written
 from minari_stitch.errors import ConfigError
 from minari_stitch.pipeline import Augmented
@@ -65,15 +66,15 @@ def filter(  # noqa: A001
     if delta is None and not verified:
         raise ConfigError("there is nothing to filter by: give delta, a smaller threshold, or verified")
     stitched = read(dataset, download=False, keep_infos=True)
-    pipeline.stitch_record(stitched)
+    stitch_record(stitched.dataset_id, stitched.metadata)
     if not verified:
-        return pipeline.refilter(stitched, delta, output_id=output_id, force=force)
+        return refilter.refilter(stitched, delta, output_id=output_id, force=force)
     with reports(progress) as report:
         pool = Pool(workers=workers, progress=report)
         threshold = own_delta(stitched) if delta is None else delta
         source = source_of(stitched)
         truth = confirmed(stitched, pool, unit(stitched, source), threshold, source)
-    return pipeline.refilter(stitched, delta, output_id=output_id, confirmed=truth, force=force)
+    return refilter.refilter(stitched, delta, output_id=output_id, confirmed=truth, force=force)
 
 
 @checked

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from minari_stitch.data import minari_io
 from minari_stitch.data.dataset import Dataset
+from minari_stitch.data.provenance import stitch_record
 from minari_stitch.errors import InvalidDataError
 from minari_stitch.learn.loop import FitResult, fits
-from minari_stitch.pipeline import default_run_directory, stitch_record
+from minari_stitch.pipeline import default_run_directory
 from minari_stitch.run import Run
 from minari_stitch.transforms.registry import from_record
 
@@ -24,7 +25,7 @@ def fits_of(dataset: Dataset, run_dir: Path | None = None) -> dict[str, FitResul
         InvalidDataError: Its method has no networks, or the run directory or the source is gone.
         StorageError: A file of the run directory is damaged.
     """
-    record = stitch_record(dataset)
+    record = stitch_record(dataset.dataset_id, dataset.metadata)
     again = "augment again, which trains them anew" if run_dir is None else "name the one of the augmentation"
     if not minari_io.exists(record["source"]):
         raise InvalidDataError(

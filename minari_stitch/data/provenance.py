@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from minari_stitch.data.episodes import Episodes
+from minari_stitch.errors import InvalidDataError
 
 RECORD_KEY = "minari_stitch"
 """Key, in a dataset's metadata, of how it was made."""
@@ -35,6 +36,37 @@ def records(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return [metadata[RECORD_KEY]]
     parts = metadata.get(MIX_KEY, {}).get("sources", [])
     return [record for part in parts for record in records(part.get("metadata", {}))]
+
+
+_RECORD = {"method": str, "source": str, "seed": int, "config": Mapping, "report": Mapping, "n_episodes": int}
+_RECORD |= {"n_steps": int, "include_original": bool}
+"""What a record holds at least."""
+
+
+def stitch_record(dataset_id: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Our own record in a dataset's metadata.
+
+    Raises:
+        InvalidDataError: There is none.
+    """
+    record = metadata.get(RECORD_KEY)
+    if record is None and (parts := synthetic_sources(metadata)):
+        raise InvalidDataError(
+            f"{dataset_id!r} is a mix: give the augmented dataset that went into it, {' or '.join(parts)}, and "
+            "mix again"
+        )
+    if record is None:
+        raise InvalidDataError(
+            f"{dataset_id!r} was not written by minari-stitch: give the id of an augmented dataset, or make "
+            f"one with `minari-stitch augment {dataset_id}`"
+        )
+    sound = isinstance(record, Mapping) and all(isinstance(record.get(name), kind) for name, kind in _RECORD.items())
+    if not sound:
+        raise InvalidDataError(
+            f"{dataset_id!r} has a damaged record of how it was made ({RECORD_KEY} in its metadata): delete it "
+            f"with `minari delete {dataset_id}` and augment again"
+        )
+    return dict(record)
 
 
 def synthetic_sources(metadata: Mapping[str, Any]) -> list[str]:

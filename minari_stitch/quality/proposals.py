@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from minari_stitch.data.dataset import Dataset
+from minari_stitch.data.provenance import stitch_record
 from minari_stitch.diffstitch.proposals import Proposals
 from minari_stitch.diffstitch.stitch import Outcome, doubt, qualify
 from minari_stitch.diffstitch.transform import DiffStitch, FittedDiffStitch
 from minari_stitch.errors import ConfigError, InvalidDataError
-from minari_stitch.pipeline import default_run_directory, stitch_record
+from minari_stitch.pipeline import default_run_directory
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 from minari_stitch.sim.oracle import simulator_of
@@ -34,7 +35,7 @@ def found_run(
     Raises:
         InvalidDataError: The source has changed.
     """
-    record = stitch_record(dataset)
+    record = stitch_record(dataset.dataset_id, dataset.metadata)
     if source.fingerprint != record["source_fingerprint"]:
         raise InvalidDataError(f"{record['source']} is no longer what {dataset.dataset_id} was made from")
     try:

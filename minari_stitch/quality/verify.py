@@ -16,13 +16,13 @@ import numpy as np
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.provenance import RECORD_KEY
 from minari_stitch.errors import InvalidDataError
-from minari_stitch.pipeline import Confirmed
 from minari_stitch.pool import Pool
 from minari_stitch.quality.bridges import Bridges
 from minari_stitch.quality.check import Finding
 from minari_stitch.quality.origin import own_delta, unit
 from minari_stitch.quality.rows import plain_numbers
 from minari_stitch.quality.simulate import Judged, judge
+from minari_stitch.refilter import Confirmed
 
 LEAST_CONFIRMED = 0.8
 """Share of bridges within delta by the simulator below which a dataset is not true; calibration aims at 0.9."""
