@@ -99,6 +99,27 @@ def test_a_process_builds_environments_once(monkeypatch):
     assert returns[0] == returns[1] == returns[2][:1]
 
 
+def test_an_evaluation_that_breaks_off_leaves_nothing_to_the_next(monkeypatch):
+    evaluator = Evaluator(dataset=dataset(), mean=np.zeros(3), std=np.ones(3), workers=2)
+    returns = evaluator(push, [7], 4)
+    broken = evaluate._kept[0][1]._pipes[0]
+    monkeypatch.setattr(evaluate._kept[0][1], "_pipes", [broken, Interrupting()])
+    with pytest.raises(KeyboardInterrupt):
+        evaluator(push, [7], 4)
+    assert broken.closed and not evaluate._kept
+    assert (evaluator(push, [7], 4) == returns).all()
+
+
+class Interrupting:
+    """A pipe at which somebody presses Ctrl-C."""
+
+    def send(self, message):
+        raise KeyboardInterrupt
+
+    def close(self):
+        pass
+
+
 def test_reference_scores():
     ours = dataset(ref_min_score=-10.0, ref_max_score=10.0)
     assert Reference.of(ours) == Reference(low=-10, high=10, source="dataset")
