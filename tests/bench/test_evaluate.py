@@ -1,6 +1,7 @@
 """Evaluation against one episode at a time, reference scores, and environments that are not there."""
 
 import dataclasses
+import multiprocessing
 
 import gymnasium as gym
 import numpy as np
@@ -11,6 +12,14 @@ import torch
 from benchmarks import evaluate
 from benchmarks.evaluate import Evaluator, Reference, SimulatorError, environment_spec
 from minari_stitch.data import minari_io
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    yield
+    evaluate._forget()
+    for process in multiprocessing.active_children():
+        process.join(10)
 
 
 def dataset(**metadata):
