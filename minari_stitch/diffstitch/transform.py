@@ -30,6 +30,8 @@ from minari_stitch.sim.tasks import goals_of
 from minari_stitch.transforms.base import LOWEST_ACCEPTANCE, PATIENCE, Sample, Transform
 from minari_stitch.transforms.work import Expected
 
+_BOUNDS = "quantile"
+"""How the bounds that chunks hold are made: those made another way are not read."""
 _IMITATION = 0.03
 
 
@@ -145,7 +147,7 @@ class DiffStitch(Transform):
             run,
             # Only a network that is told a return learns from discounted ones.
             trained=[self.models, self.stitch.discount if self.models.diffusion.return_dropout else None],
-            sampled=[self.stitch],
+            sampled=[self.stitch, _BOUNDS],
             normalizer=self.models.diffusion.normalizer,
         )
 

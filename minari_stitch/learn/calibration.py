@@ -2,17 +2,20 @@
 
 A judge's network is wrong in places where its data are few, and so are the other judges, since they learned from the
 same data. How much they disagree tells where. Real windows that no network was trained on show how wrong they are then:
-in logarithms, their largest error follows a line in their largest disagreement, and nine of ten lie below it once it
-is raised by the 90 % quantile of the distances (split conformal prediction).
+in logarithms, nine of ten of their largest errors lie below a line in their largest disagreement. Its slope is that of
+quantile regression, since a bound that follows the mean promises too much where judges agree and too little where they
+do not; its height that of split conformal prediction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from minari_stitch.learn.judging import transition_errors
@@ -23,6 +26,7 @@ COVERAGE = 0.9
 """Share of held-out windows that are within the bound."""
 _WINDOWS = 4096
 _TINY = 1e-9
+_STEEPEST = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,14 @@ class Calibration:
     def of(cls, disagreement: np.ndarray, errors: np.ndarray) -> Calibration:
         """Fit to windows with a largest disagreement `(W,)` and a largest error `(W,)` each."""
         x, y = (np.log(np.maximum(values.astype(np.float64), _TINY)) for values in (disagreement, errors))
-        slope = max(0.0, float(np.polyfit(x, y, 1)[0])) if np.ptp(x) > 1e-6 else 0.0
+
+        def pinball(slope: float) -> float:
+            above = y - slope * x
+            above -= np.quantile(above, COVERAGE)
+            return np.maximum(COVERAGE * above, (COVERAGE - 1) * above).mean()
+
+        found: Any = minimize_scalar(pinball, bounds=(0, _STEEPEST))
+        slope = float(found.x) if np.ptp(x) > 1e-6 else 0.0
         # The conformal quantile: of W windows and the one to come, a share of COVERAGE is below.
         rank = min(1.0, np.ceil(COVERAGE * (len(y) + 1)) / len(y))
         return cls(scale=float(np.exp(np.quantile(y - slope * x, rank))), slope=slope, windows=len(y))

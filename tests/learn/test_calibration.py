@@ -36,6 +36,21 @@ def test_new_windows_are_within_the_bound_as_often():
     assert (errors < fitted(torch.tensor(disagreement)).numpy()).mean() == pytest.approx(COVERAGE, abs=0.01)
 
 
+def test_where_judges_agree_the_bound_holds_as_often():
+    """Errors spread wider where the disagreement is small: a line through their mean would promise too much there."""
+    rng = np.random.default_rng(1)
+
+    def windows(count):
+        disagreement = rng.lognormal(-3, 1.5, count)
+        spread = np.interp(np.log(disagreement), [-6, 0], [1.5, 0.3])
+        return disagreement, 7 * disagreement**0.9 * rng.lognormal(0, 1, count) ** spread
+
+    fitted = Calibration.of(*windows(8000))
+    disagreement, errors = windows(40_000)
+    within = (errors < fitted(torch.tensor(disagreement)).numpy())[np.argsort(disagreement)]
+    assert [part.mean() for part in np.array_split(within, 5)] == pytest.approx([COVERAGE] * 5, abs=0.025)
+
+
 def test_a_single_judge_has_one_bound_for_all():
     errors = np.arange(1.0, 100.0)
     fitted = Calibration.of(np.zeros(99), errors)
