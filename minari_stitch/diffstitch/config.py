@@ -111,8 +111,8 @@ class StitchConfig:
     rising: bool | None = None
     """Of `connect`: a target promises more return than its source. None: where rewards differ and all trajectories
     pursue one goal, so that returns can be compared."""
-    nearest: Share = 1.0
-    """Share of the drawn pairs that are bridged: those whose target is most like what was dreamed."""
+    nearest: Share = 0.75
+    """Share of the drawn pairs that are bridged: those whose target is most like what was dreamed (paper: 1)."""
     spread: bool = False
     """Pairs that are bridged together share no trajectory, as far as there are others; of `reach` and `connect`, whose
     nearest pairs else lead to a few targets."""

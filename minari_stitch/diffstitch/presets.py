@@ -56,6 +56,7 @@ def paper() -> dict[str, Any]:
         ),
         "stitch": StitchConfig(
             pairs="paper",
+            nearest=1.0,
             similarity="cosine",
             literal_delta=True,
             steps_left=0,
