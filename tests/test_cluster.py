@@ -23,7 +23,7 @@ from minari_stitch.errors import ConfigError, OutOfMemoryError, StorageError, Wo
 
 KILLS = {"worker": 10, "node": 5, "driver": 5}
 WORDS = ("--delta", toy.DELTA, "--steps", 1500, "--set", "stitch.chunk=4", "--json")
-SLOW = (*WORDS, "--set", "stitch.draws=16", "--set", "stitch.repair_steps=150")
+SLOW = (*WORDS, "--set", "stitch.draws=16", "--set", "stitch.repair_steps=20")
 SLOW = (*SLOW, *(word for fit in toy.FITS for word in ("--set", f"models.{fit}.steps=1500")))
 
 

@@ -35,7 +35,7 @@ _SETTINGS = {
     "stitch.draws": 2,
     "stitch.pool": 64,
     "stitch.chunk": 16,
-    "stitch.repair_steps": 10,
+    "stitch.repair_steps": 2,
     "stitch.eta": 0.0,
     "qualify.drift": None,
     "qualify.support": None,

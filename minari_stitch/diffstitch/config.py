@@ -152,12 +152,11 @@ class StitchConfig:
     """Scaled return asked for when guided (released code: 0.35 to 0.92)."""
     draws: Count = 1
     """Bridges drawn for each pair; the truest by the repairing networks is kept."""
-    repair_steps: Annotated[int, Field(ge=0)] = 75
-    """Gradient steps that pull a bridge onto the dynamics model; 0 leaves it as generated (paper). Twice as many cost
-    twice as much and come no closer to the simulator (docs/EXPERIMENTS.md)."""
+    repair_steps: Annotated[int, Field(ge=0)] = 6
+    """Gauss-Newton steps that pull a bridge onto the dynamics model; 0 leaves it as generated (paper)."""
     imitation: NonNegative | None = None
     """Weight in repair of the squared distance of actions from what a clone of the behaviour would do; 0: none. Many
-    actions lead about the same way, and learners imitate those that a bridge shows (docs/EXPERIMENTS.md). None: 0.03,
+    actions lead about the same way, and learners imitate those that a bridge shows (docs/EXPERIMENTS.md). None: 0.005,
     but 0 where trajectories pursue many goals or none: a clone, which sees no goal, does what none of them did."""
     discount: Share = 0.99
     """Gamma of returns-to-go."""

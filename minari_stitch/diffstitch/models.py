@@ -55,6 +55,14 @@ class Models:
         """Next states `(M, B, S)` by the networks that repair, from `(B, S)` and `(B, A)`."""
         return self._next(z, u, slice(None, self.config.members - self.config.judges))
 
+    def repairers_linear(self, zu: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of states and actions side by side `(B, S + A)`, and its derivatives `(M, B, S, S + A)`."""
+        change = self.scales.change
+        predicted, slopes = self.dynamics_net.linear(zu, slice(None, self.config.members - self.config.judges))
+        slopes = change[:, None] * slopes
+        slopes.diagonal(dim1=-2, dim2=-1).add_(1)
+        return zu[:, : len(change)] + change * predicted, slopes
+
     def judges(self, z: Tensor, u: Tensor) -> Tensor:
         """Eq. 9: next states `(M, B, S)` by the networks that qualify."""
         return self._next(z, u, slice(self.config.members - self.config.judges, None))
@@ -91,6 +99,12 @@ class Models:
         """What the policies that recorded the source do at `z (B, S)`, on average: actions `(B, A)`."""
         assert self.behaviour_net is not None
         return self.behaviour_net(z)[0]
+
+    def behaviour_linear(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and its derivatives `(B, A, S)`."""
+        assert self.behaviour_net is not None
+        actions, slopes = self.behaviour_net.linear(z)
+        return actions[0], slopes[0]
 
 
 def build(name: str, states: int, actions: int, config: ModelConfig, generator: torch.Generator) -> nn.Module:

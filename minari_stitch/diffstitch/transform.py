@@ -32,7 +32,7 @@ from minari_stitch.transforms.work import Expected
 
 _BOUNDS = "quantile"
 """How the bounds that chunks hold are made: those made another way are not read."""
-_IMITATION = 0.03
+_IMITATION = 0.005
 
 
 @settings

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _ALL = slice(None)
+_ROWS = 512
+"""Whose derivatives are held at once: they are wide, and as fast again where they fit in a cache."""
 
 
 class MLP(nn.Module):
@@ -43,6 +45,26 @@ class MLP(nn.Module):
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             x = F.silu(torch.baddbmm(bias, x, weight))
         return torch.baddbmm(biases[-1], x, weights[-1])
+
+    def linear(self, x: Tensor, members: slice = _ALL) -> tuple[Tensor, Tensor]:
+        """The same of `(B, inputs)`, and its derivatives `(M, B, outputs, inputs)`."""
+        parts = [self._linear(part, members) for part in x.split(_ROWS)]
+        return torch.cat([value for value, _ in parts], 1), torch.cat([slope for _, slope in parts], 1)
+
+    def _linear(self, x: Tensor, members: slice) -> tuple[Tensor, Tensor]:
+        """From the last layer to the first, since that one is the wider."""
+        weights = [weight[members] for weight in self.weights]
+        biases = [bias[members] for bias in self.biases]
+        x, slopes = x.expand(len(weights[0]), *x.shape), []
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            x = torch.baddbmm(bias, x, weight)
+            gate = x.sigmoid()
+            slopes.append(gate * (1 + x * (1 - gate)))
+            x = x * gate
+        back = weights[-1].mT[:, None].expand(-1, x.shape[1], -1, -1)
+        for weight, slope in zip(weights[-2::-1], slopes[::-1], strict=True):
+            back = ((back * slope[:, :, None]).flatten(1, 2) @ weight.mT).unflatten(1, back.shape[1:3])
+        return torch.baddbmm(biases[-1], x, weights[-1]), back
 
 
 def initialise(net: nn.Module, generator: torch.Generator) -> None:

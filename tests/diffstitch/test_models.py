@@ -373,3 +373,16 @@ def test_a_network_has_the_sizes_of_its_task(dropout):
     for name, (inputs, width, members) in outputs.items():
         assert build(name, 3, 2, config, seeded())(torch.zeros(7, inputs)).shape == (members, 7, width)
     assert (build("diffusion", 3, 2, config, seeded()).returns is None) == (dropout == 0)
+
+
+def test_linear_predictions_are_those_of_the_networks_with_their_derivatives(source):
+    models = exact(source, offsets=(0.0, 0.5, 1.0, 3.0))
+    zu = torch.randn(7, 5, generator=seeded())
+    predicted, slopes = models.repairers_linear(zu)
+    torch.testing.assert_close(predicted, models.repairers(zu[:, :3], zu[:, 3:]))
+    by_row = torch.func.vmap(torch.func.jacrev(lambda row: models.repairers(row[None, :3], row[None, 3:])[:, 0]))
+    torch.testing.assert_close(slopes, by_row(zu).transpose(0, 1))
+    actions, slopes = models.behaviour_linear(zu[:, :3])
+    torch.testing.assert_close(actions, models.behaviour(zu[:, :3]))
+    by_row = torch.func.vmap(torch.func.jacrev(lambda row: models.behaviour(row[None])[0]))
+    torch.testing.assert_close(slopes, by_row(zu[:, :3]))

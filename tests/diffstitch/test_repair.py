@@ -63,7 +63,7 @@ def true_errors(models, states, actions, steps):
 def test_repair_brings_bridges_onto_the_dynamics(bridges):
     models, states, actions, steps = bridges
     before = true_errors(models, states, actions, steps).amax(1)
-    repaired = repair(models, states, actions, steps, 100)
+    repaired = repair(models, states, actions, steps, 8)
     after = true_errors(models, *repaired, steps).amax(1)
     assert before.min() > 0.01
     assert (after < 0.2 * before).all()
@@ -72,7 +72,7 @@ def test_repair_brings_bridges_onto_the_dynamics(bridges):
 def test_more_iterations_repair_further(bridges):
     models, states, actions, steps = bridges
     errors = [
-        true_errors(models, *repair(models, states, actions, steps, n), steps).amax(1).mean() for n in (0, 10, 40, 160)
+        true_errors(models, *repair(models, states, actions, steps, n), steps).amax(1).mean() for n in (0, 1, 2, 4)
     ]
     assert errors == sorted(errors, reverse=True)
 
@@ -80,7 +80,7 @@ def test_more_iterations_repair_further(bridges):
 def test_repair_leaves_ends_and_padding_and_stays_within_bounds(bridges):
     models, states, actions, steps = bridges
     actions = (3 * actions).clamp(-1, 1)
-    z, u = repair(models, states, actions, steps, 50)
+    z, u = repair(models, states, actions, steps, 8)
     for b, n in enumerate(steps.tolist()):
         assert torch.equal(z[b, 0], states[b, 0])
         assert torch.equal(z[b, n + 1 :], states[b, n + 1 :])
@@ -108,19 +108,19 @@ def test_inputs_are_not_changed_in_place_and_no_gradients_are_needed(bridges):
 
 def test_a_bridge_that_did_not_get_better_comes_back(data, bridges):
     models, states, actions, steps = bridges
-    # One bridge that is already true in float32: descent can only disturb it.
+    # One bridge that is already true: what leads nearer to the behaviour can only disturb it.
     z = models.scales.state.encode(torch.tensor(data.observations, dtype=torch.float32))
     states[2], actions[2] = z[:8], models.scales.action.encode(torch.tensor(data.actions[:7]))
-    repaired, acted = repair(models, states, actions, steps, 3)
+    repaired, acted = repair(models, states, actions, steps, 3, 0.1)
     assert torch.equal(repaired[2], states[2]) and torch.equal(acted[2], actions[2])
     assert not torch.equal(repaired[3], states[3])
 
 
 def test_bridges_are_repaired_one_by_one(bridges):
     models, states, actions, steps = bridges
-    together = repair(models, states, actions, steps, 20)
+    together = repair(models, states, actions, steps, 6)
     for row in range(6):
-        alone = repair(models, *(x[row : row + 1] for x in (states, actions, steps)), 20)
+        alone = repair(models, *(x[row : row + 1] for x in (states, actions, steps)), 6)
         for a, b in zip(alone, together, strict=True):
             torch.testing.assert_close(a[0], b[row], rtol=1e-4, atol=1e-4)
 
@@ -128,10 +128,10 @@ def test_bridges_are_repaired_one_by_one(bridges):
 def test_judges_have_no_part_in_the_repair(bridges):
     models, states, actions, steps = bridges
     wrong = exact(episodes([40] * 6), offsets=(0.0, 0.0, 5.0, -9.0))
-    for a, b in zip(repair(models, states, actions, steps, 10), repair(wrong, states, actions, steps, 10), strict=True):
+    for a, b in zip(repair(models, states, actions, steps, 4), repair(wrong, states, actions, steps, 4), strict=True):
         assert torch.equal(a, b)
     swayed = exact(episodes([40] * 6), offsets=(5.0, -9.0, 0.0, 0.0))
-    assert not torch.equal(repair(swayed, states, actions, steps, 10)[0], repair(models, states, actions, steps, 10)[0])
+    assert not torch.equal(repair(swayed, states, actions, steps, 4)[0], repair(models, states, actions, steps, 4)[0])
 
 
 def test_disagreement_is_repaired_too(bridges):
@@ -142,7 +142,7 @@ def test_disagreement_is_repaired_too(bridges):
         split.dynamics_net.weights[0][0, 0] += 3
         split.dynamics_net.weights[0][1, 0] -= 3
     before = transition_errors(split.repairers, states, actions, steps)[1].sum(1)
-    z, u = repair(split, states, actions, steps, 60)
+    z, u = repair(split, states, actions, steps, 8)
     after = transition_errors(split.repairers, z, u, steps)[1].sum(1)
     assert after.sum() < 0.8 * before.sum()
 
@@ -156,7 +156,7 @@ def test_errors_of_a_target_out_of_reach_do_not_add_up(bridges, monkeypatch):
     gained, largest = {}, {}
     for weight in (0.0, 0.3):
         monkeypatch.setattr(module, "_DRIFT", weight)
-        z, u = repair(models, states, actions, steps, 300)
+        z, u = repair(models, states, actions, steps, 20)
         row, time = transitions(z, steps)
         errors = z[row, time + 1] - models.judges(z[row, time], u[row, time]).mean(0)
         gained[weight] = torch.zeros(6, 3).index_add(0, row, errors).norm(dim=1)
@@ -171,7 +171,7 @@ def test_actions_stay_near_the_behaviour(bridges):
     row, time = transitions(states, steps)
 
     def distance(imitation):
-        repaired, acted = repair(models, states, actions, steps, 100, imitation)
+        repaired, acted = repair(models, states, actions, steps, 12, imitation)
         clone = models.behaviour(repaired[row, time])
         return (acted[row, time] - clone).square().sum(-1).mean().item()
 

@@ -10,6 +10,7 @@ from torch import nn
 from minari_stitch.baselines.denoiser import ResidualMLP
 from minari_stitch.diffstitch.models import NETWORKS, build
 from minari_stitch.diffstitch.unet import TemporalUNet
+from minari_stitch.learn import nets
 from minari_stitch.learn.nets import MLP, initialise
 
 
@@ -28,6 +29,16 @@ def single(net, member, x):
         if i < len(net.weights) - 1:
             x = x * torch.sigmoid(x)
     return x
+
+
+@pytest.mark.parametrize("layers", [0, 1, 4])
+def test_derivatives_against_automatic_ones(monkeypatch, layers):
+    monkeypatch.setattr(nets, "_ROWS", 2)
+    net, x = mlp(layers=layers), torch.randn(5, 4, generator=seeded(1))
+    value, slopes = net.linear(x, slice(1, None))
+    torch.testing.assert_close(value, net(x, slice(1, None)))
+    expected = torch.func.vmap(torch.func.jacrev(lambda row: net(row[None], slice(1, None))[:, 0]))(x)
+    torch.testing.assert_close(slopes, expected.transpose(0, 1))
 
 
 @pytest.mark.parametrize("layers", [0, 1, 4])
