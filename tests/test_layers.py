@@ -51,7 +51,7 @@ LAYERS = [
     {"draw.figures"},
     {"draw.camera"},
     {"draw.render"},
-    {"learn.clusters", "learn.nets", "learn.normalize", "learn.seeds", "learn.steps"},
+    {"learn.clusters", "learn.collocation", "learn.nets", "learn.normalize", "learn.seeds", "learn.steps"},
     {"learn.loop"},
     {"learn.scales"},
     {"learn.tables"},
