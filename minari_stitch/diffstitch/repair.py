@@ -54,7 +54,7 @@ def repair(
     row, time = transitions(states, steps)
     width, one = states.shape[-1], torch.ones_like(actions[0, 0])
     low, high = torch.cat([models.scales.low, -one]), torch.cat([models.scales.high, one])
-    paths = Paths(path=row, time=time, width=width, low=low, high=high, drift=_DRIFT)
+    paths = Paths(path=row, time=time, count=len(states), width=width, low=low, high=high, drift=_DRIFT)
     target, last = states[row, time + 1], (time == steps[row])[:, None]
 
     def linear(points: Tensor) -> tuple[Tensor, Tensor]:

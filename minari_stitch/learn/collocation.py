@@ -20,6 +20,7 @@ class Paths:
     Attributes:
         path: `(N,)` which path a point is of, from 0 on.
         time: `(N,)` its place there, from 0 on.
+        count: P, of the paths.
         width: S, of the states.
         low: `(D,)` least values of a point.
         high: `(D,)` greatest values.
@@ -28,6 +29,7 @@ class Paths:
 
     path: Tensor
     time: Tensor
+    count: int
     width: int
     low: Tensor
     high: Tensor
@@ -65,7 +67,7 @@ class Paths:
         coupling = torch.zeros_like(along)
         coupling[:-1] = -slopes[:-1, :width].mT * free[:-1, :, None] * joined[..., None] * free[1:, None, :width]
         right = torch.cat([-gradient[..., None], along], -1) * free[..., None]
-        at, shape = (self.path, self.time), (len(damping), int(self.time.max()) + 1, points.shape[-1])
+        at, shape = (self.path, self.time), (self.count, int(self.time.max()) + 1, points.shape[-1])
         padding = torch.eye(shape[2], dtype=points.dtype, device=points.device).repeat(*shape[:2], 1, 1)
         moved = solve(
             padding.index_put(at, blocks),
@@ -80,7 +82,7 @@ class Paths:
 
     def _sum(self, values: Tensor) -> Tensor:
         """Over each path."""
-        return values.new_zeros(int(self.path[-1]) + 1, *values.shape[1:]).index_add(0, self.path, values)
+        return values.new_zeros(self.count, *values.shape[1:]).index_add(0, self.path, values)
 
 
 def solve(blocks: Tensor, coupling: Tensor, right: Tensor) -> Tensor:

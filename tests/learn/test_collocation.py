@@ -18,6 +18,7 @@ def paths(lengths, drift=0.0, low=-FAR, high=FAR):
     return Paths(
         path=torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)),
         time=torch.cat([torch.arange(length) for length in lengths]),
+        count=len(lengths),
         width=WIDTH,
         low=low,
         high=high,
