@@ -21,7 +21,7 @@ from minari_stitch.pipeline import default_run_directory
 from minari_stitch.progress import Progress
 from minari_stitch.run import Run
 from minari_stitch.sim.oracle import simulator_of
-from minari_stitch.sim.paths import agreement, crossed, largest, oracle_errors, real_paths
+from minari_stitch.sim.paths import agreement, crossed, largest, oracle_errors, quantile, real_paths
 from minari_stitch.transforms.registry import from_record
 
 DELTAS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -139,10 +139,10 @@ def summary(errors: np.ndarray, steps: np.ndarray) -> dict[str, Any]:
     inner = (position > 0) & (position < steps[:, None])
     return {
         "n": len(errors),
-        "median": float(np.nanmedian(worst)),
-        "q90": float(np.nanquantile(worst, 0.9)),
-        "first": float(np.nanmedian(errors[:, 0])),
-        "inner": float(np.nanmedian(errors[inner])),
-        "last": float(np.nanmedian(errors[np.arange(len(errors)), steps])),
+        "median": quantile(worst),
+        "q90": quantile(worst, 0.9),
+        "first": quantile(errors[:, 0]),
+        "inner": quantile(errors[inner]),
+        "last": quantile(errors[np.arange(len(errors)), steps]),
         "judged": float(1 - np.isnan(errors[position <= steps[:, None]]).mean()),
     }

@@ -23,6 +23,7 @@ from minari_stitch.quality.origin import own_delta, unit
 from minari_stitch.quality.rows import plain_numbers
 from minari_stitch.quality.simulate import Judged, judge
 from minari_stitch.refilter import Confirmed
+from minari_stitch.sim.paths import quantile
 
 LEAST_CONFIRMED = 0.8
 """Share of bridges within delta by the simulator below which a dataset is not true; calibration aims at 0.9."""
@@ -171,11 +172,8 @@ def confirmed(
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return {"n": 0}
-    median, most = np.quantile(values, [0.5, 0.9])
-    return {"n": len(values), "median": float(median), "q90": float(most)}
+    count = int((~np.isnan(values)).sum())
+    return {"n": count} | ({"median": quantile(values), "q90": quantile(values, 0.9)} if count else {})
 
 
 def _of_steps(errors: np.ndarray) -> dict[str, float]:
@@ -193,9 +191,9 @@ def _of_bridges(
     inner[begins] = inner[ends] = False
     known = ~np.isnan(worst)
     found = _quantiles(worst) | {
-        "first": float(np.nanmedian(errors[begins])) if known.any() else float("nan"),
-        "last": float(np.nanmedian(errors[ends])) if known.any() else float("nan"),
-        "inner": float(np.nanmedian(errors[inner])) if (~np.isnan(errors[inner])).any() else float("nan"),
+        "first": quantile(errors[begins]),
+        "last": quantile(errors[ends]),
+        "inner": quantile(errors[inner]),
         "judged": float((~np.isnan(errors)).mean()),
         "confirmed": _share(worst < delta, known),
         "steps": cut,

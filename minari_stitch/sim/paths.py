@@ -78,6 +78,12 @@ def largest(errors: np.ndarray) -> np.ndarray:
     return np.fmax.reduce(errors, axis=1)
 
 
+def quantile(errors: np.ndarray, share: float = 0.5) -> float:
+    """Of the errors that could be judged, by default their median; NaN if there is none."""
+    known = errors[~np.isnan(errors)]
+    return float(np.quantile(known, share)) if len(known) else float("nan")
+
+
 def agreement(learned: np.ndarray, oracle: np.ndarray, deltas: tuple[float, ...]) -> list[dict[str, float]]:
     """How well the learned qualification predicts the simulator's, at several thresholds.
 

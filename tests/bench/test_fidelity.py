@@ -59,7 +59,7 @@ def test_the_table(monkeypatch):
     assert rows.keys() == {"the source itself", "DiffStitch"}
     own, ours = rows.values()
     assert own["n"] == 300 and own["oracle_q90"] < 1e-20 < ours["oracle_median"]
-    assert own["marginals"] > ours["marginals"] and "1" in ours["by_depth"]
+    assert own["marginals"] > ours["marginals"] and min(ours["by_depth"].values()) > 0
     shown = CliRunner().invoke(app, [source, "--count", "300"])
     assert shown.exit_code == 0 and "Oracle median by depth" in shown.stdout
 

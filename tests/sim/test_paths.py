@@ -7,7 +7,7 @@ from linear import episodes, exact, inverse, next_state
 from minari_stitch.diffstitch.config import QualifyConfig
 from minari_stitch.diffstitch.proposals import Proposals
 from minari_stitch.diffstitch.stitch import doubt
-from minari_stitch.sim.paths import agreement, crossed, largest, oracle_errors, real_paths
+from minari_stitch.sim.paths import agreement, crossed, largest, oracle_errors, quantile, real_paths
 
 
 class World:
@@ -37,6 +37,12 @@ def test_oracle_errors_match_a_loop():
     for b in range(8):
         assert worst[b] == max(errors[b, : steps[b] + 1])
     assert largest(np.array([[np.nan, 3.0, np.nan, 1.0]])) == [3.0]
+
+
+def test_quantiles_are_of_what_could_be_judged():
+    errors = np.array([np.nan, 3.0, 1.0, np.nan, 2.0, 4.0])
+    assert quantile(errors) == 2.5 and quantile(errors, 1.0) == 4.0
+    assert np.isnan(quantile(errors[[0, 3]])) and np.isnan(quantile(errors[:0]))
 
 
 def test_real_paths_are_windows_of_single_episodes():
