@@ -3,7 +3,7 @@
 A diffusion model draws a plausible path, but each of its states carries a small independent error, and the
 largest one decides whether a bridge qualifies. Here the generated states and the actions become variables of a
 least-squares problem, whose residuals are the transition errors; both ends stay. Few Gauss-Newton steps
-(`learn.collocation`) lower them further than gradient descent does in hundreds. Only networks that do not judge take
+(`learn.collocation`) lower them as far as gradient descent does in hundreds. Only networks that do not judge take
 part, so qualification still sees the result for the first time.
 
 Where the networks disagree they are off from the truth, so that is a residual too. And of all actions that lead about
