@@ -27,6 +27,7 @@ COVERAGE = 0.9
 _WINDOWS = 4096
 _TINY = 1e-9
 _STEEPEST = 4.0
+"""Largest slope that is tried."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,8 +57,8 @@ class Paths:
         gradient = (slopes.mT @ residuals[..., None])[..., 0]
         gradient[1:, :width] -= joined * residuals[:-1, :width]
         gradient += self.drift * (along @ self._sum(residuals[:, :width])[self.path][..., None])[..., 0]
-        stays = ((points <= self.low) & (gradient > 0)) | ((points >= self.high) & (gradient < 0))
-        stays[:, :width] |= (self.time == 0)[:, None]
+        first = (self.time == 0)[:, None] & (torch.arange(points.shape[1], device=points.device) < width)
+        stays = first | ((points <= self.low) & (gradient > 0)) | ((points >= self.high) & (gradient < 0))
         free = (~stays).to(points.dtype)
         blocks = slopes.mT @ slopes * free[:, :, None] * free[:, None]
         diagonal = torch.where(stays, 1.0, damping[self.path][:, None])
@@ -78,7 +78,8 @@ class Paths:
         inner = self.drift * self._sum(right[..., 1:].mT @ moved)  # (P, S, 1 + S)
         inner[..., 1:].diagonal(dim1=-2, dim2=-1).add_(1)
         share = torch.linalg.solve_ex(inner[..., 1:], inner[..., :1]).result[self.path]
-        return (points + (moved[..., 0] - (moved[..., 1:] @ share)[..., 0]) * free).clamp(self.low, self.high)
+        moved = (moved[..., 0] - (moved[..., 1:] @ share)[..., 0]) * free
+        return torch.where(first, points, (points + moved).clamp(self.low, self.high))
 
     def _sum(self, values: Tensor) -> Tensor:
         """Over each path."""

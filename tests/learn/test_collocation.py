@@ -82,6 +82,14 @@ def test_what_is_pushed_against_a_bound_stays_and_the_rest_moves_as_without_it(s
     torch.testing.assert_close(after, free.step(points, residuals, without, damping), rtol=1e-6, atol=1e-8)
 
 
+def test_the_first_state_stays_wherever_it_is():
+    points, residuals, slopes = draws(3, (4, SIZE), (4, ROWS), (4, ROWS, SIZE))
+    bound = torch.full((SIZE,), 0.1)
+    after = paths([3, 1], low=-bound, high=bound).step(10 * points, residuals, slopes, torch.ones(2).double())
+    assert torch.equal(after[[0, 3], :WIDTH], 10 * points[[0, 3], :WIDTH])
+    assert (after[1:3].abs() <= bound).all() and (after[[0, 3], WIDTH:].abs() <= bound[WIDTH:]).all()
+
+
 def test_steps_on_linear_paths_arrive_at_once():
     lengths = [4, 6]
     (points, slopes) = draws(0, (10, SIZE), (10, ROWS, SIZE))
