@@ -21,7 +21,7 @@ from minari_stitch.diffstitch.transform import DiffStitch
 from minari_stitch.errors import InvalidDataError
 from minari_stitch.pipeline import augment
 from minari_stitch.run import Run
-from minari_stitch.sim.behaviour import make_env, play_episode, uniform
+from minari_stitch.sim.behaviour import make_env, play_episode, register_robotics, uniform
 from minari_stitch.sim.tasks import goals_of
 from minari_stitch.sim.waypoints import MAZE_RECIPES
 
@@ -196,6 +196,7 @@ def test_infos_of_length_t_are_no_matter_and_observations_of_length_t_are_named(
 @pytest.mark.slow
 def test_an_ant_in_a_maze_from_start_to_end(tmp_path):
     """29 dimensions: 27 of the ant, and where it is, which no other column says."""
+    register_robotics("AntMaze_UMaze-v5")
     spec = gym.spec("AntMaze_UMaze-v5")
     spec = dataclasses.replace(
         spec, max_episode_steps=120, kwargs=spec.kwargs | {"include_cfrc_ext_in_observation": False}
