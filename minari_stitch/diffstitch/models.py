@@ -53,12 +53,12 @@ class Models:
 
     def repairers(self, z: Tensor, u: Tensor) -> Tensor:
         """Next states `(M, B, S)` by the networks that repair, from `(B, S)` and `(B, A)`."""
-        return self._next(z, u, slice(None, self.config.members - self.config.judges))
+        return self._next(z, u, self._repairing)
 
     def repairers_linear(self, zu: Tensor) -> tuple[Tensor, Tensor]:
         """The same of states and actions side by side `(B, S + A)`, and its derivatives `(M, B, S, S + A)`."""
         change = self.scales.change
-        predicted, slopes = self.dynamics_net.linear(zu, slice(None, self.config.members - self.config.judges))
+        predicted, slopes = self.dynamics_net.linear(zu, self._repairing)
         slopes = change[:, None] * slopes
         slopes.diagonal(dim1=-2, dim2=-1).add_(1)
         return zu[:, : len(change)] + change * predicted, slopes
@@ -66,6 +66,10 @@ class Models:
     def judges(self, z: Tensor, u: Tensor) -> Tensor:
         """Eq. 9: next states `(M, B, S)` by the networks that qualify."""
         return self._next(z, u, slice(self.config.members - self.config.judges, None))
+
+    @property
+    def _repairing(self) -> slice:
+        return slice(None, self.config.members - self.config.judges)
 
     def _next(self, z: Tensor, u: Tensor, members: slice) -> Tensor:
         return z + self.scales.change * self.dynamics_net(torch.cat([z, u], -1), members)

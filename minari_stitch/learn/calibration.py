@@ -58,8 +58,10 @@ class Calibration:
             above -= np.quantile(above, COVERAGE)
             return np.maximum(COVERAGE * above, (COVERAGE - 1) * above).mean()
 
-        found: Any = minimize_scalar(pinball, bounds=(0, _STEEPEST))
-        slope = float(found.x) if np.ptp(x) > 1e-6 else 0.0
+        slope = 0.0
+        if np.ptp(x) > 1e-6:
+            found: Any = minimize_scalar(pinball, bounds=(0, _STEEPEST))
+            slope = float(found.x)
         # The conformal quantile: of W windows and the one to come, a share of COVERAGE is below.
         rank = min(1.0, np.ceil(COVERAGE * (len(y) + 1)) / len(y))
         return cls(scale=float(np.exp(np.quantile(y - slope * x, rank))), slope=slope, windows=len(y))
