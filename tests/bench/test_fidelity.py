@@ -50,7 +50,6 @@ def test_transitions_and_their_depth():
 def test_the_table(monkeypatch):
     """Real steps have no oracle error; the methods' rows stand beside them."""
     source = "demo/hopper/medium-replay-v0"
-    # Tiny networks would repair states to their bounds, of which the simulator cannot judge the next.
     tiny = toy.tiny(source, "--delta", 1e6, "--demo-steps", 2000, "--steps", 300)
     # All pairs: what is nearest to tiny networks starts where velocities are clipped, and is not judged.
     toy.ok(*tiny, "--set", "stitch.nearest=1")
