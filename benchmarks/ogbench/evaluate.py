@@ -17,6 +17,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from benchmarks.evaluate import Policy, SimulatorError, environment_spec, starts
 from benchmarks.ogbench.generate import make
+from benchmarks.points import Points, displaced
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import ConfigError
@@ -37,15 +38,16 @@ class TaskEvaluator:
     device: str | torch.device = "cpu"
 
     def __post_init__(self) -> None:
-        """Fail early where the environment is none of OGBench's, or cannot be built."""
+        """Fail early where the environment is none of OGBench's point mazes, or cannot be built."""
         spec = environment_spec(self.dataset)
-        if not str(spec.entry_point).startswith("ogbench."):
+        ours = str(spec.entry_point).startswith("ogbench.") and spec.id.startswith("pointmaze-")
+        if not ours or "teleport" in spec.id:
             raise SimulatorError(
-                f"{self.dataset.dataset_id!r} was recorded in {spec.id}, which has no tasks of OGBench's: learners for "
-                "goals need a dataset that `minari-stitch import-ogbench` wrote"
+                f"{self.dataset.dataset_id!r} was recorded in {spec.id}, which is none of OGBench's point mazes: "
+                "learners for goals need a dataset of one that `minari-stitch import-ogbench` wrote"
             )
         self._spec, self._limit = spec, spec.max_episode_steps or 1000
-        self.tasks: int = _environments(self._spec, 1)[0].unwrapped.num_tasks
+        self.tasks: int = _maze(self._spec).env.unwrapped.num_tasks
 
     def __call__(self, policy: Policy, seeds: Sequence[int], episodes: int = 10) -> np.ndarray:
         """Play `episodes` episodes for each run: `(K, N)`, 1 where the goal was reached, the tasks one after the other.
@@ -61,43 +63,63 @@ class TaskEvaluator:
                 "them"
             )
         shape = (len(seeds), episodes)
-        envs: Any = np.array(_environments(self._spec, len(seeds) * episodes), object).reshape(shape)
-        width = FlatSpace(self.dataset.observation_space).size
+        maze = _maze(self._spec)
+        points, width = maze.points(len(seeds) * episodes), FlatSpace(self.dataset.observation_space).size
         inputs = np.empty((*shape, 2 * width), np.float32)
+        goals = np.empty((*shape, 2))
         for k, seed in enumerate(seeds):
             for e, start in enumerate(starts(seed, episodes)):
                 with _numpy_seeded(start):
-                    state, info = envs[k, e].reset(seed=start, options={"task_id": 1 + e // (episodes // self.tasks)})
+                    options = {"task_id": 1 + e // (episodes // self.tasks)}
+                    state, info = maze.env.reset(seed=start, options=options)
                 inputs[k, e] = np.concatenate([state, info["goal"]])
+                points.place(k * episodes + e, maze.inner.data)
+                goals[k, e] = maze.inner.cur_goal_xy
         live, reached = np.ones(shape, bool), np.zeros(shape)
         for _ in range(self._limit):
             slots = np.argsort(~live, axis=1, kind="stable")[:, : live.sum(1).max()]  # (K, M), the live ones first
             with torch.inference_mode():
                 read = torch.tensor(inputs[np.arange(len(slots))[:, None], slots], device=self.device)
                 actions = policy(read).float().cpu().numpy()
-            for k, m in np.argwhere(np.take_along_axis(live, slots, 1)):
-                e = slots[k, m]
-                state, _, terminated, truncated, info = envs[k, e].step(actions[k, m].clip(-1, 1))
-                inputs[k, e, :width] = state
-                reached[k, e] = info["success"]
-                live[k, e] = not (terminated or truncated)
+            runs, columns = np.nonzero(np.take_along_axis(live, slots, 1))
+            rows = (runs, slots[runs, columns])
+            moved = points.step(np.ravel_multi_index(rows, shape), actions[runs, columns].clip(-1, 1))[:, :2]
+            inputs[rows[0], rows[1], :width] = moved
+            reached[rows] = np.linalg.norm(moved - goals[rows], axis=-1) <= maze.inner._goal_tol
+            live[rows] = reached[rows] == 0
             if not live.any():
                 break
         return reached
 
 
-_kept: list[tuple[EnvSpec, Any]] = []
+class _Maze:
+    """An environment, and points that are in its maze.
+
+    Args:
+        spec: Of the environment; it ends where the goal is reached, and at no other place.
+    """
+
+    def __init__(self, spec: EnvSpec) -> None:
+        self.spec, self.env = spec, make(spec.id)
+        self.inner: Any = self.env.unwrapped
+        Path(self.inner.fullpath).unlink(missing_ok=True)  # of the maze, which would stay for ever
+        self._points: Points | None = None
+
+    def points(self, count: int) -> Points:
+        """So many; those last asked for stay."""
+        if self._points is None or len(self._points) != count:
+            self._points = Points(self.inner.model, count, displaced, self.inner.frame_skip)
+        return self._points
 
 
-def _environments(spec: EnvSpec, count: int) -> list[Any]:
-    """So many; those of the maze that was last asked for stay with the process."""
-    if not _kept or _kept[0][0] != spec:
-        _kept.clear()
-    while len(_kept) < count:
-        env: Any = make(spec.id)
-        Path(env.unwrapped.fullpath).unlink(missing_ok=True)  # of the maze, which would stay for ever
-        _kept.append((spec, env))
-    return [env for _, env in _kept[:count]]
+_kept: list[_Maze] = []
+
+
+def _maze(spec: EnvSpec) -> _Maze:
+    """The one last asked for stays with the process."""
+    if not _kept or _kept[0].spec != spec:
+        _kept[:] = [_Maze(spec)]
+    return _kept[0]
 
 
 @contextlib.contextmanager

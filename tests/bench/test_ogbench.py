@@ -5,9 +5,9 @@ the way of a point stands in for its environments.
 """
 
 import json
-from types import SimpleNamespace
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -19,6 +19,7 @@ from benchmarks.evaluate import SimulatorError
 from benchmarks.ogbench import evaluate, generate, run
 from benchmarks.ogbench.evaluate import TaskEvaluator
 from benchmarks.ogbench.generate import REACH, STATES, Guide
+from benchmarks.points import Points, displaced
 from minari_stitch.data import minari_io
 from minari_stitch.errors import ConfigError
 from minari_stitch.sim.ogbench_tasks import env_spec
@@ -27,15 +28,20 @@ WALLS = np.array([[1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 1], [1, 0, 1, 1, 0, 1], [1
 TASKS = (((1, 1), (1, 4)), ((1, 4), (1, 1)), ((3, 1), (1, 1)), ((1, 1), (3, 1)), ((3, 3), (1, 4)))
 
 
+POINT = """<mujoco><option gravity="0 0 0"/><worldbody><body><geom size=".5" mass="1"/>
+<joint type="slide" axis="1 0 0"/><joint type="slide" axis="0 1 0"/></body></worldbody></mujoco>"""
+
+
 class Point(gym.Env):
     """OGBench's point maze, as far as the benchmarks know it, but for its walls."""
 
-    maze_map, num_tasks, fullpath = WALLS, len(TASKS), "/nowhere/maze.xml"
+    maze_map, num_tasks, fullpath, frame_skip, _goal_tol = WALLS, len(TASKS), "/nowhere/maze.xml", 5, 1.0
 
     def __init__(self, terminate_at_goal=True):
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
         self.action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
-        self.ends, self.data = terminate_at_goal, SimpleNamespace(qpos=np.zeros(2), qvel=np.zeros(2))
+        self.ends, self.model = terminate_at_goal, mujoco.MjModel.from_xml_string(POINT)
+        self.data = mujoco.MjData(self.model)
 
     def ij_to_xy(self, ij):
         return 4 * ij[1] - 4, 4 * ij[0] - 4
@@ -52,12 +58,12 @@ class Point(gym.Env):
     def reset(self, *, seed=None, options=None):
         start, goal = TASKS[(options or {}).get("task_id", 1) - 1]
         self.data.qpos = np.array(self.ij_to_xy(start)) + np.random.uniform(-1, 1, 2)
-        self.goal = np.array(self.ij_to_xy(goal)) + np.random.uniform(-1, 1, 2)
-        return self.data.qpos.copy(), {"goal": self.goal}
+        self.cur_goal_xy = np.array(self.ij_to_xy(goal)) + np.random.uniform(-1, 1, 2)
+        return self.data.qpos.copy(), {"goal": self.cur_goal_xy}
 
     def step(self, action):
         self.data.qpos = self.data.qpos + 0.2 * np.asarray(action, float)
-        success = float(np.linalg.norm(self.data.qpos - self.goal) <= 1) if hasattr(self, "goal") else 0.0
+        success = float(np.linalg.norm(self.data.qpos - self.cur_goal_xy) <= 1) if hasattr(self, "cur_goal_xy") else 0.0
         return self.data.qpos.copy(), success, bool(self.ends and success), False, {"success": success}
 
 
@@ -204,9 +210,29 @@ def test_what_cannot_be_played_is_named(points, make_episodes, write_dataset):
     source = dataset(make_episodes, write_dataset)
     with pytest.raises(ConfigError, match="has 5 tasks"):
         evaluator(source)(straight, [0], 7)
-    write_dataset("test/other-v0", env_spec=gym.spec("Pendulum-v1"))
-    with pytest.raises(SimulatorError, match="no tasks of OGBench's"):
-        evaluator(minari_io.read("test/other-v0"))
+    for number, spec in enumerate((gym.spec("Pendulum-v1"), env_spec("antmaze-medium"))):
+        write_dataset(f"test/other{number}-v0", env_spec=spec)
+        with pytest.raises(SimulatorError, match=f"in {spec.id}, which is none of OGBench's point mazes"):
+            evaluator(minari_io.read(f"test/other{number}-v0"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_played_is_what_ogbenchs_environment_plays(package):
+    """Bit by bit, into walls and along them."""
+    envs = [generate.make("pointmaze-medium-v0", terminate_at_goal=False) for _ in range(3)]
+    inner = envs[0].unwrapped
+    together = Points(inner.model, 3, displaced, inner.frame_skip)
+    for row, env in enumerate(envs):
+        env.reset(seed=row, options={"task_id": row + 1})
+        together.place(row, env.unwrapped.data)
+    random = np.random.default_rng(0)
+    touched = 0
+    for step in range(200):
+        actions = random.uniform(-0.2, 1, (3, 2)).astype(np.float32) * (-1) ** (step // 100)
+        expected = np.stack([env.step(action)[0] for env, action in zip(envs, actions, strict=True)])
+        np.testing.assert_array_equal(together.step(range(3), actions)[:, :2], expected)
+        touched += sum(env.unwrapped.data.ncon > 0 for env in envs)
+    assert touched > 100
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -218,7 +244,7 @@ def test_ogbenchs_own_tasks_are_played(package, make_episodes, write_dataset):
     inputs = []
     play(lambda o: inputs.append(o) or 0 * straight(o), [0], 5)
     positions = inputs[0][0].numpy()
-    infos = evaluate._kept[0][1].unwrapped.task_infos
+    infos = evaluate._kept[0].inner.task_infos
     wanted = np.array([[*info["init_xy"], *info["goal_xy"]] for info in infos])
     assert np.abs(positions - wanted).max() <= 1.0 + 1e-5
 
