@@ -34,7 +34,7 @@ class Points:
 
     def __init__(self, model: Any, count: int, drive: Drive, repeats: int) -> None:
         self._model, self._drive, self._repeats = model, drive, repeats
-        self._states = [mujoco.MjData(model) for _ in range(count)]
+        self._states = [mujoco.MjData(model) for _ in range(count)]  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
         """How many."""
@@ -42,7 +42,7 @@ class Points:
 
     def place(self, row: int, state: Any) -> None:
         """Put one where an environment has its own."""
-        mujoco.mj_copyData(self._states[row], self._model, state)
+        mujoco.mj_copyData(self._states[row], self._model, state)  # type: ignore[attr-defined]
 
     def step(self, rows: Sequence[int] | np.ndarray, actions: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Step some: their positions and velocities `(B, 4)`."""
@@ -50,7 +50,7 @@ class Points:
         for row, action, out in zip(rows, actions, moved, strict=True):
             state = self._states[row]
             self._drive(state, action)
-            mujoco.mj_step(self._model, state, nstep=self._repeats)
+            mujoco.mj_step(self._model, state, nstep=self._repeats)  # type: ignore[attr-defined]
             out[:2], out[2:] = state.qpos, state.qvel
         return moved
 

@@ -1,5 +1,7 @@
 """On a GPU: networks compute there what they compute here, and the whole job runs; `pytest -m gpu`."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -72,7 +74,7 @@ def test_the_whole_job(precision):
     np.testing.assert_array_equal(first.observations, second.observations)
 
 
-def _fit(steps: int, checkpoint=None, until: int | None = None) -> tuple[torch.Tensor, FitResult]:
+def _fit(steps: int, optimizer: Any, checkpoint=None, until: int | None = None) -> tuple[torch.Tensor, FitResult]:
     """Weights of a small ensemble after a fit that is killed at a step, or runs to its end."""
     host, device = torch.Generator().manual_seed(0), torch.device(DEVICE)
     net = MLP(3, 2, hidden=16, layers=2, members=2, generator=host).to(device)
@@ -87,27 +89,29 @@ def _fit(steps: int, checkpoint=None, until: int | None = None) -> tuple[torch.T
         if step == until:
             raise KeyboardInterrupt
 
-    config = FitConfig(steps=steps, batch_size=32, learning_rate=1e-2, evaluate_every=10)
+    config = FitConfig(steps=steps, batch_size=32, learning_rate=1e-2, evaluate_every=10, optimizer=optimizer)
     generator = torch.Generator(device).manual_seed(1)
     whole = lambda net: (net(inputs[None].expand(2, -1, -1)) - outputs).square().mean()  # noqa: E731
     result = train(net, loss, whole, config, generator, checkpoint=checkpoint, progress=progress)
     return torch.cat([parameter.flatten() for parameter in net.parameters()]).cpu(), result
 
 
-def test_a_recorded_fit_learns_what_an_eager_one_does(monkeypatch):
-    recorded, result = _fit(100)
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_a_recorded_fit_learns_what_an_eager_one_does(optimizer, monkeypatch):
+    recorded, result = _fit(100, optimizer)
     monkeypatch.setattr(steps, "_WARM_UP", 1000)
-    eager, expected = _fit(100)
+    eager, expected = _fit(100, optimizer)
     torch.testing.assert_close(recorded, eager, rtol=1e-4, atol=1e-5)
     assert (
         result.holdout == pytest.approx(expected.holdout, rel=1e-4) and result.history[0][1] > 2 * result.history[-1][1]
     )
 
 
-def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    expected, result = _fit(100)
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_a_killed_fit_goes_on_to_the_same_bits(optimizer, tmp_path, monkeypatch):
+    expected, result = _fit(100, optimizer)
     monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1.0)
     with pytest.raises(KeyboardInterrupt):
-        _fit(100, tmp_path / "a.checkpoint", until=40)
-    resumed, again = _fit(100, tmp_path / "a.checkpoint")
+        _fit(100, optimizer, tmp_path / "a.checkpoint", until=40)
+    resumed, again = _fit(100, optimizer, tmp_path / "a.checkpoint")
     assert torch.equal(resumed, expected) and again == result

@@ -47,7 +47,7 @@ class TaskEvaluator:
                 "learners for goals need a dataset of one that `minari-stitch import-ogbench` wrote"
             )
         self._spec, self._limit = spec, spec.max_episode_steps or 1000
-        self.tasks: int = _maze(self._spec).env.unwrapped.num_tasks
+        self.tasks: int = _maze(self._spec).inner.num_tasks
 
     def __call__(self, policy: Policy, seeds: Sequence[int], episodes: int = 10) -> np.ndarray:
         """Play `episodes` episodes for each run: `(K, N)`, 1 where the goal was reached, the tasks one after the other.

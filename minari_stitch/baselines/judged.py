@@ -73,7 +73,7 @@ class JudgedJob(Job):
             name: (self._judge(name, none), (inputs[name],), getattr(config.judges, name)) for name in judges
         }
         work = [
-            training(name, net, rows, fit.steps, fit.batch_size, run)
+            training(name, net, rows, fit, run)
             for name, (net, rows, fit) in everything.items()
             if not self.network(name).exists()
         ]

@@ -55,7 +55,7 @@ def expected(
         if job.network(name).exists():
             continue
         fit, autocast = (models.diffusion.fit, run.autocast) if name == "diffusion" else (getattr(models, name), None)
-        work.append(training(name, net, inputs[name], fit.steps, fit.batch_size, run, autocast))
+        work.append(training(name, net, inputs[name], fit, run, autocast))
     work.append(
         Work(
             stage="stitch",

@@ -10,7 +10,7 @@ from pydantic import Field
 from minari_stitch.config import Count, Decay, NonNegative, Positive, Share, settings
 from minari_stitch.diffstitch.diffusion import MaskKind, Parametrisation
 from minari_stitch.errors import ConfigError
-from minari_stitch.learn.loop import FitConfig, perceptron
+from minari_stitch.learn.loop import FitConfig, classifier, perceptron
 from minari_stitch.learn.normalize import NormalizerKind
 
 
@@ -69,25 +69,25 @@ class ModelConfig:
 
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     """The generative model."""
-    hidden: Count = 192
+    hidden: Count = 144
     """Width of the hidden layers (released code: 256)."""
-    layers: Count = 3
-    """Hidden layers of f_omega and f_phi (released code: 4)."""
+    layers: Count = 4
+    """Hidden layers of f_omega and f_phi."""
     inverse_layers: Count = 3
     """Hidden layers of f_psi (released code: 2)."""
     members: Count = 4
     """Dynamics networks. The last `judges` of them only qualify and never repair (paper: 1; released code: 7)."""
     judges: Count = 2
     """Dynamics networks that qualification listens to, the last ones; they may be all where none repairs or chooses."""
-    dynamics: FitConfig = field(default_factory=lambda: perceptron(18_000))
+    dynamics: FitConfig = field(default_factory=lambda: perceptron(3500))
     """Training of f_omega."""
-    inverse: FitConfig = field(default_factory=lambda: perceptron(8000))
+    inverse: FitConfig = field(default_factory=lambda: perceptron(1600))
     """Training of f_psi."""
-    reward: FitConfig = field(default_factory=lambda: perceptron(4000))
+    reward: FitConfig = field(default_factory=lambda: perceptron(800))
     """Training of f_phi."""
-    termination: FitConfig = field(default_factory=lambda: perceptron(2000))
+    termination: FitConfig = field(default_factory=lambda: classifier(2000))
     """Training of the classifier of terminations (released code)."""
-    behaviour: FitConfig | None = field(default_factory=lambda: perceptron(4000))
+    behaviour: FitConfig | None = field(default_factory=lambda: perceptron(800))
     """Training of a clone of the behaviour, which repair keeps actions near; None: there is none (paper)."""
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minari_stitch.config import Count, settings
-from minari_stitch.learn.loop import FitConfig, perceptron
+from minari_stitch.learn.loop import FitConfig, classifier, perceptron
 from minari_stitch.learn.nets import MLP
 from minari_stitch.learn.tables import RowLoss, Tables
 
@@ -28,15 +28,15 @@ SALTS = {"dynamics": 1, "termination": 4}
 class JudgeConfig:
     """The judging networks of a method that has no dynamics networks of its own."""
 
-    hidden: Count = 192
+    hidden: Count = 144
     """Width of the hidden layers."""
-    layers: Count = 3
+    layers: Count = 4
     """Hidden layers of the dynamics networks."""
     members: Count = 4
     """Dynamics networks."""
-    dynamics: FitConfig = field(default_factory=lambda: perceptron(18_000))
+    dynamics: FitConfig = field(default_factory=lambda: perceptron(3500))
     """Training of the dynamics networks."""
-    termination: FitConfig = field(default_factory=lambda: perceptron(2000))
+    termination: FitConfig = field(default_factory=lambda: classifier(2000))
     """Training of the classifier of terminations."""
 
     @classmethod

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,9 @@ class FitConfig:
     batch_size: Count
     """Windows or transitions a step."""
     learning_rate: Positive
-    """Peak rate of Adam; warmed up, then a cosine to a hundredth."""
+    """Peak rate; warmed up, then a cosine to a hundredth."""
+    optimizer: Literal["adam", "soap"] = "adam"
+    """`soap`: Adam in bases in which gradients are uncorrelated (Vyas et al., 2024); for perceptrons."""
     warmup: Count = 100
     """Steps of linear warm-up."""
     ema: Decay = 0.995
@@ -45,7 +47,12 @@ class FitConfig:
 
 
 def perceptron(steps: int) -> FitConfig:
-    """How a small perceptron learns most a second on a CPU: small batches, a high rate (docs/EXPERIMENTS.md)."""
+    """How a small perceptron learns most a second on a CPU (docs/EXPERIMENTS.md, 37)."""
+    return FitConfig(steps=steps, batch_size=512, learning_rate=2e-2, optimizer="soap")
+
+
+def classifier(steps: int) -> FitConfig:
+    """How a small perceptron learns what is rare: more steps of fewer rows."""
     return FitConfig(steps=steps, batch_size=128, learning_rate=6e-3)
 
 
@@ -94,7 +101,7 @@ def train(
         TrainingError: A loss is no longer finite; nothing of this fit is kept.
     """
     state: dict[str, Any] = {"step": 0, "best": math.inf, "stale": 0, "history": [], "weights": None}
-    step_of = Steps(net, loss, generator, clip=config.clip, count=config.steps)
+    step_of = Steps(net, loss, generator, clip=config.clip, count=config.steps, soap=config.optimizer == "soap")
     average = copy.deepcopy(net).eval().requires_grad_(False)
     averages, weights = list(average.parameters()), list(net.parameters())
     parts = {"net": net, "average": average, "optimizer": step_of.optimizer}

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minari_stitch.learn.soap import Soap
+
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 """Draws its own batch with the generator and returns the training loss."""
 _WARM_UP = 3
@@ -40,20 +42,27 @@ class Steps:
         generator: The only source of randomness.
         clip: Largest gradient norm.
         count: Steps there will be at most.
+        soap: Whether bases are turned (`learn.soap`), or Adam takes the steps.
 
     Attributes:
-        optimizer: Adam.
+        optimizer: Its state is what a checkpoint needs.
         losses: Sum of the losses since it was last set to zero, a scalar.
     """
 
-    def __init__(self, net: nn.Module, loss: Loss, generator: torch.Generator, *, clip: float, count: int) -> None:
+    def __init__(
+        self, net: nn.Module, loss: Loss, generator: torch.Generator, *, clip: float, count: int, soap: bool = False
+    ) -> None:
         self._loss, self._generator, self._clip = loss, generator, clip
         self._parameters = list(net.parameters())
         device = self._parameters[0].device
         self._on_gpu = device.type == "cuda"
         self._net: Any = torch.compile(net, dynamic=False) if self._on_gpu and count >= _COMPILE_FROM else net
         rate: Any = torch.ones((), device=device) if self._on_gpu else 1.0
-        self.optimizer = torch.optim.Adam(self._parameters, lr=rate, fused=True, capturable=self._on_gpu)
+        self.optimizer = (
+            Soap(self._parameters, lr=rate)
+            if soap
+            else torch.optim.Adam(self._parameters, lr=rate, fused=True, capturable=self._on_gpu)
+        )
         self.losses = torch.zeros((), device=device)
         self._taken = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -70,6 +79,8 @@ class Steps:
             self._graph = self._graph or self._recorded()
             self._graph.replay()
         self._taken += 1
+        if isinstance(self.optimizer, Soap):
+            self.optimizer.turn()
 
     def _step(self) -> None:
         self.optimizer.zero_grad()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minari_stitch.learn.loop import FitConfig
 from minari_stitch.learn.steps import Steps
 from minari_stitch.pool import with_threads
 from minari_stitch.run import Run
@@ -107,8 +108,7 @@ def training(
     name: str,
     net: nn.Module,
     inputs: Sequence[Tensor | None],
-    steps: int,
-    batch: int,
+    fit: FitConfig,
     run: Run,
     autocast: torch.dtype | None = None,
 ) -> Work:
@@ -118,8 +118,7 @@ def training(
         name: Of the network.
         net: On the CPU.
         inputs: Of one row.
-        steps: Gradient steps at most.
-        batch: Rows of a step.
+        fit: How it is trained.
         run: Where.
         autocast: Reduced precision, or None.
     """
@@ -136,11 +135,11 @@ def training(
                 with torch.autocast(kind, autocast, enabled=autocast is not None):
                     return net(*given).square().mean()
 
-            return Steps(there, loss, generator, clip=1.0, count=1)
+            return Steps(there, loss, generator, clip=fit.clip, count=1, soap=fit.optimizer == "soap")
 
-        return tried(lambda rows: steps(rows)(1e-6), batch, device=run.device, threads=run.threads)
+        return tried(lambda rows: steps(rows)(1e-6), fit.batch_size, device=run.device, threads=run.threads)
 
-    return Work(stage=f"train {name}", count=steps, each=each)
+    return Work(stage=f"train {name}", count=fit.steps, each=each)
 
 
 def repeated(inputs: Sequence[Tensor | None], rows: int, device: str) -> list[Tensor | None]:

@@ -47,11 +47,13 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
 @pytest.mark.parametrize("killed_at", [2, 8, 14, 25, 30, 39])
-def test_a_killed_fit_goes_on_to_the_same_bits(killed_at, tmp_path, monkeypatch):
+def test_a_killed_fit_goes_on_to_the_same_bits(killed_at, optimizer, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1.0)
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
     straight, generator = network(), seeded(1)
-    expected = train(straight, loss, holdout, CONFIG, generator)
+    expected = train(straight, loss, holdout, config, generator)
 
     calls = 0
 
@@ -64,12 +66,12 @@ def test_a_killed_fit_goes_on_to_the_same_bits(killed_at, tmp_path, monkeypatch)
 
     checkpoint = tmp_path / "net.checkpoint"
     with pytest.raises(Killed):
-        train(network(), dying, holdout, CONFIG, seeded(1), checkpoint=checkpoint)
+        train(network(), dying, holdout, config, seeded(1), checkpoint=checkpoint)
     assert checkpoint.exists()
 
     # A new process: other weights and another generator, all of which the checkpoint replaces.
     resumed, other, calls = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1)), seeded(77), -1000
-    result = train(resumed, dying, holdout, CONFIG, other, checkpoint=checkpoint)
+    result = train(resumed, dying, holdout, config, other, checkpoint=checkpoint)
     assert calls == -1000 + CONFIG.steps - (killed_at - 1), "only what the checkpoint lacks is done again"
     assert torch.equal(weights(resumed), weights(straight))
     assert result == expected
