@@ -85,7 +85,6 @@ OVER = Variant(
         ("stitch.fixed_steps", 52),
         ("stitch.max_bridge", 52),
         ("stitch.sampler_steps", 10),
-        ("stitch.repair_steps", 10),
         ("stitch.imitation", 0.0),
         ("qualify.support", 200.0),
         ("models.diffusion.horizon", 56),

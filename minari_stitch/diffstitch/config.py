@@ -152,7 +152,7 @@ class StitchConfig:
     """Scaled return asked for when guided (released code: 0.35 to 0.92)."""
     draws: Count = 1
     """Bridges drawn for each pair; the truest by the repairing networks is kept."""
-    repair_steps: Annotated[int, Field(ge=0)] = 6
+    repair_steps: Annotated[int, Field(ge=0)] = 10
     """Gauss-Newton steps that pull a bridge onto the dynamics model; 0 leaves it as generated (paper)."""
     imitation: NonNegative | None = None
     """Weight in repair of the squared distance of actions from what a clone of the behaviour would do; 0: none. Many
