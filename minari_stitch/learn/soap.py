@@ -3,7 +3,7 @@
 A layer's inputs go together, and so do the errors of its outputs; Adam, which scales each weight by itself, does not
 see it. In the eigenbases of E[G G'] and E[G' G] the entries of a gradient are nearly uncorrelated, so that scaling
 each by itself is right. Rotations cost as much as the gradient of a batch of a few hundred rows, so batches are larger
-and steps are fewer; a small network on noiseless data is after a third of the time where Adam leaves it.
+and steps are fewer; a small network on noiseless data is after half of the time where Adam leaves it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 _TURN_EVERY = 10
 """Steps between two turns of the bases."""
+_WIDEST = 512
+"""Sides longer than this keep their basis: a turn takes the cube of their length."""
 _EPSILON = 1e-8
 
 
@@ -27,7 +29,7 @@ class Soap(torch.optim.Optimizer):
 
     Args:
         parameters: Their last two dimensions are a matrix, those before tell independent networks apart. A side of
-            length 1, and a vector, keeps its basis.
+            length 1 or more than 512, and a vector, keeps its basis.
         lr: Rate; a tensor where steps are recorded.
         betas: Decay of the gradient's mean, of its squares, and of the statistics that give the bases.
     """
@@ -92,4 +94,4 @@ class Soap(torch.optim.Optimizer):
 
 
 def _sides(parameter: Tensor) -> tuple[int, ...]:
-    return tuple(side for side in (-2, -1) if parameter.ndim > 1 and parameter.shape[side] > 1)
+    return tuple(side for side in (-2, -1) if parameter.ndim > 1 and 1 < parameter.shape[side] <= _WIDEST)

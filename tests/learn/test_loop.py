@@ -221,8 +221,10 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["held out", "training"])
-def test_a_diverged_fit_is_an_error_and_leaves_nothing(where, tmp_path, monkeypatch):
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_a_diverged_fit_is_an_error_and_leaves_nothing(optimizer, where, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1.0)
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
     checkpoint, calls = tmp_path / "net.checkpoint", 0
 
     def diverges(net, generator):
@@ -234,5 +236,5 @@ def test_a_diverged_fit_is_an_error_and_leaves_nothing(where, tmp_path, monkeypa
         return holdout(net) * (math.inf if where == "held out" and calls > 20 else 1.0)
 
     with pytest.raises(TrainingError, match=r"train net diverged: at step 21 of 40 .* learning_rate=0.05"):
-        train(network(), diverges, ends, CONFIG, seeded(), stage="train net", checkpoint=checkpoint)
+        train(network(), diverges, ends, config, seeded(), stage="train net", checkpoint=checkpoint)
     assert list(tmp_path.iterdir()) == []

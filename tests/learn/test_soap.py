@@ -58,7 +58,7 @@ def test_a_matrix_is_stepped_as_by_a_naive_loop(monkeypatch):
         np.testing.assert_allclose(ours[member].numpy(), expected, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("shape", [(7,), (3, 1, 1)])
+@pytest.mark.parametrize("shape", [(7,), (3, 1, 1), (2, 1, 513)])
 def test_what_has_no_sides_is_stepped_as_by_adam(shape):
     start, gradients = normal(*shape), normal(25, *shape, seed=1)
     (ours,) = stepped([start], [[gradient] for gradient in gradients])
