@@ -26,6 +26,7 @@ from rich.table import Table
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.prepare import ensure
 from minari_stitch.data import minari_io
 from minari_stitch.data.minari_io import Dataset
 from minari_stitch.data.spaces import FlatSpace
@@ -97,6 +98,7 @@ def main(
     console = Console()
     torch.set_num_threads(1)
     try:
+        ensure(dataset, lambda text: console.print(text, highlight=False))
         source = minari_io.read(dataset)
     except StitchError as error:
         console.print(f"Error: {error}", style="red", highlight=False, soft_wrap=True)

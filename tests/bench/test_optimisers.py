@@ -32,5 +32,6 @@ def test_each_learns_for_the_same_time(monkeypatch):
 
 
 def test_what_is_not_there_is_named():
-    done = run("toy/nothing-v0")
-    assert done.exit_code == 1 and "toy/nothing-v0" in done.output
+    for name in ("toy/nothing-v0", "demo/hopper/nothing-v0"):
+        done = run(name)
+        assert done.exit_code == 1 and name in done.output
