@@ -86,8 +86,9 @@ class PointMazes:
     """
 
     def __init__(self, env: gym.Env, count: int) -> None:
-        self._env, self._maze = env, env.unwrapped
-        point: Any = self._maze.point_env  # pyright: ignore[reportAttributeAccessIssue]
+        self._env = env
+        self._maze: Any = env.unwrapped
+        point = self._maze.point_env
         self._points = Points(point.model, count, forced, point.frame_skip)
         self._flatten = FlatSpace(env.observation_space).flatten
         self._actions = FlatSpace(env.action_space, "action")
@@ -95,8 +96,7 @@ class PointMazes:
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
         """Observations `(count, S)`."""
-        maze: Any = self._maze
-        first = []
+        maze, first = self._maze, []
         for row, seed in enumerate(seeds):
             self._env.reset(seed=seed)
             self._points.place(row, maze.data)
@@ -106,7 +106,7 @@ class PointMazes:
 
     def step(self, indices: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Observations, rewards and ends of those at `indices`."""
-        maze: Any = self._maze
+        maze = self._maze
         states = self._points.step(indices, list(self._actions.unflatten(actions)))
         goals = self._goals[indices]
         rewards = np.asarray(maze.compute_reward(states[:, :2], goals, {}), np.float64)
