@@ -142,6 +142,17 @@ def test_graph_equals_eager(data, learner, config):
     assert_equal(train(learner, config, on_gpu, runs, compile=True).state, eager.state)
 
 
+def test_no_denormals_in_training_alone(data):
+    """A CPU is slow at them, and a dead unit's moments would be nothing else."""
+    learner, config = LEARNERS["bc"]
+    smallest, program = torch.tensor(torch.finfo(torch.float32).tiny), Program(learner, config, data, RUNS)
+    program.state["actor"]["bias0"][..., 3] = -1e6  # never active again
+    program.state["moments"]["mean"]["weight1"][:, :, 3] = smallest
+    program.run(1)
+    assert (program.state["moments"]["mean"]["weight1"][:, :, 3] == 0).all()
+    assert smallest / 2 > 0
+
+
 def test_bf16_is_close(data):
     learner, config = LEARNERS["td3_bc"]
     exact, rough = (train(learner, config, data, RUNS, precision=p) for p in ("fp32", "bf16"))
