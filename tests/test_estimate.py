@@ -8,12 +8,16 @@ import h5py
 import minari
 import numpy as np
 import pytest
+import torch
 import toy
 
 import minari_stitch as ms
 from minari_stitch import cost, pipeline
 from minari_stitch.data import room
 from minari_stitch.errors import ConfigError, OutOfMemoryError, StorageError
+from minari_stitch.learn.loop import classifier, perceptron
+from minari_stitch.learn.nets import MLP
+from minari_stitch.run import Run
 from minari_stitch.transforms import work
 from minari_stitch.transforms.work import Work
 
@@ -161,6 +165,15 @@ def test_a_trial_of_few_rows_tells_what_many_take(monkeypatch):
     for many in (1, 4, 64):
         assert work.tried(do, many, device="cpu", threads=1) == pytest.approx(0.3 + 0.02 * many)
     assert max(rows) == 6  # that many one by one are what a trial may take
+
+
+@pytest.mark.parametrize(("fit", "tenths"), [(perceptron(100), 11), (classifier(100), 10)])
+def test_what_follows_every_tenth_step_counts(monkeypatch, tmp_path, fit, tenths):
+    done = []
+    monkeypatch.setattr(work, "tried", lambda do, rows, **_: done.append(do(rows)) or 1.0)
+    net = MLP(2, 1, hidden=8, layers=2, members=2, generator=torch.Generator())
+    stage = work.training("net", net, [torch.zeros(1, 2)], fit, Run(directory=tmp_path))
+    assert stage.takes(1) == pytest.approx(100 * tenths / 10) and len(done) == tenths - 9
 
 
 def test_a_stage_takes_about_as_long_as_was_said():

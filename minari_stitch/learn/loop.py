@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from minari_stitch.config import Count, Decay, Positive, settings
 from minari_stitch.data.storage import load_sealed, reading, save_sealed
 from minari_stitch.errors import TrainingError
-from minari_stitch.learn.steps import Loss, Steps
+from minari_stitch.learn.steps import Loss, Optimizer, Steps
 from minari_stitch.progress import Progress
 
 _CHECKPOINT_SECONDS = 15.0
@@ -32,7 +32,7 @@ class FitConfig:
     """Windows or transitions a step."""
     learning_rate: Positive
     """Peak rate; warmed up, then a cosine to a hundredth."""
-    optimizer: Literal["adam", "soap"] = "adam"
+    optimizer: Optimizer = "adam"
     """`soap`: Adam in bases in which gradients are uncorrelated (Vyas et al., 2024); for perceptrons."""
     warmup: Count = 100
     """Steps of linear warm-up."""
@@ -101,7 +101,7 @@ def train(
         TrainingError: A loss is no longer finite; nothing of this fit is kept.
     """
     state: dict[str, Any] = {"step": 0, "best": math.inf, "stale": 0, "history": [], "weights": None}
-    step_of = Steps(net, loss, generator, clip=config.clip, count=config.steps, soap=config.optimizer == "soap")
+    step_of = Steps(net, loss, generator, clip=config.clip, count=config.steps, optimizer=config.optimizer)
     average = copy.deepcopy(net).eval().requires_grad_(False)
     averages, weights = list(average.parameters()), list(net.parameters())
     parts = {"net": net, "average": average, "optimizer": step_of.optimizer}

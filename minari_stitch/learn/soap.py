@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_TURN_EVERY = 10
+TURN_EVERY = 10
 """Steps between two turns of the bases."""
 _WIDEST = 512
 """Sides longer than this keep their basis: a turn takes the cube of their length."""
@@ -25,7 +25,7 @@ class Soap(torch.optim.Optimizer):
     """Adam in bases that `turn` follows up.
 
     A step is made of operations in place on tensors that stay where they are, so that a GPU can record it; what it
-    cannot record, factorisations, is in `turn`, which is called after every step.
+    cannot record, factorisations, is in `stepped`, which is called after every step.
 
     Args:
         parameters: Their last two dimensions are a matrix, those before tell independent networks apart. A side of
@@ -73,13 +73,16 @@ class Soap(torch.optim.Optimizer):
                 update = basis @ update if side == -2 else update @ basis.mT
             parameter.sub_(update)
 
-    @torch.no_grad()
-    def turn(self) -> None:
-        """Every few calls turn the bases towards eigenvectors of the statistics, by a step of subspace iteration."""
+    def stepped(self) -> None:
+        """Count a step, and turn the bases after every tenth."""
         (group,) = self.param_groups
         group["turns"] += 1
-        if group["turns"] % _TURN_EVERY:
-            return
+        if group["turns"] % TURN_EVERY == 0:
+            self.turn()
+
+    @torch.no_grad()
+    def turn(self) -> None:
+        """Turn the bases towards eigenvectors of the statistics, by a step of subspace iteration."""
         for parameter in self._parameters():
             state = self.state[parameter]
             for side in _sides(parameter):

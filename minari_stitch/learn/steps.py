@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from minari_stitch.learn.soap import Soap
 
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 """Draws its own batch with the generator and returns the training loss."""
+Optimizer = Literal["adam", "soap"]
+"""`soap` is Adam in bases in which gradients are uncorrelated (`learn.soap`)."""
 _WARM_UP = 3
 """Steps before the recording, in which libraries make their choices and the optimizer its state."""
 _COMPILE_FROM = 20_000
@@ -42,7 +44,7 @@ class Steps:
         generator: The only source of randomness.
         clip: Largest gradient norm.
         count: Steps there will be at most.
-        soap: Whether bases are turned (`learn.soap`), or Adam takes the steps.
+        optimizer: Which one, see `FitConfig.optimizer`.
 
     Attributes:
         optimizer: Its state is what a checkpoint needs.
@@ -50,7 +52,14 @@ class Steps:
     """
 
     def __init__(
-        self, net: nn.Module, loss: Loss, generator: torch.Generator, *, clip: float, count: int, soap: bool = False
+        self,
+        net: nn.Module,
+        loss: Loss,
+        generator: torch.Generator,
+        *,
+        clip: float,
+        count: int,
+        optimizer: Optimizer = "adam",
     ) -> None:
         self._loss, self._generator, self._clip = loss, generator, clip
         self._parameters = list(net.parameters())
@@ -60,7 +69,7 @@ class Steps:
         rate: Any = torch.ones((), device=device) if self._on_gpu else 1.0
         self.optimizer = (
             Soap(self._parameters, lr=rate)
-            if soap
+            if optimizer == "soap"
             else torch.optim.Adam(self._parameters, lr=rate, fused=True, capturable=self._on_gpu)
         )
         self.losses = torch.zeros((), device=device)
@@ -80,7 +89,7 @@ class Steps:
             self._graph.replay()
         self._taken += 1
         if isinstance(self.optimizer, Soap):
-            self.optimizer.turn()
+            self.optimizer.stepped()
 
     def _step(self) -> None:
         self.optimizer.zero_grad()

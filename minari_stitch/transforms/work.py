@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from minari_stitch.learn.loop import FitConfig
+from minari_stitch.learn.soap import TURN_EVERY, Soap
 from minari_stitch.learn.steps import Steps
 from minari_stitch.pool import with_threads
 from minari_stitch.run import Run
@@ -135,9 +136,12 @@ def training(
                 with torch.autocast(kind, autocast, enabled=autocast is not None):
                     return net(*given).square().mean()
 
-            return Steps(there, loss, generator, clip=fit.clip, count=1, soap=fit.optimizer == "soap")
+            return Steps(there, loss, generator, clip=fit.clip, count=1, optimizer=fit.optimizer)
 
-        return tried(lambda rows: steps(rows)(1e-6), fit.batch_size, device=run.device, threads=run.threads)
+        step = tried(lambda rows: steps(rows)(1e-6), fit.batch_size, device=run.device, threads=run.threads)
+        if not isinstance(optimizer := steps(1).optimizer, Soap):
+            return step
+        return step + tried(lambda _: optimizer.turn(), 1, device=run.device, threads=run.threads) / TURN_EVERY
 
     return Work(stage=f"train {name}", count=fit.steps, each=each)
 

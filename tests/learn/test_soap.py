@@ -24,7 +24,7 @@ def stepped(parameters, gradients, rate=0.1):
         for parameter, gradient in zip(parameters, parts, strict=True):
             parameter.grad = gradient.clone()
         optimizer.step()
-        optimizer.turn()
+        optimizer.stepped()
     return [parameter.detach() for parameter in parameters]
 
 
@@ -50,7 +50,7 @@ def naive(weight, gradients, rate, turn_every):
 
 
 def test_a_matrix_is_stepped_as_by_a_naive_loop(monkeypatch):
-    monkeypatch.setattr(soap, "_TURN_EVERY", 3)
+    monkeypatch.setattr(soap, "TURN_EVERY", 3)
     weight, gradients = normal(2, 4, 5), normal(20, 2, 4, 5, seed=1)
     (ours,) = stepped([weight], [[gradient] for gradient in gradients])
     for member in range(2):
@@ -77,7 +77,7 @@ def test_bases_come_to_be_eigenvectors_of_the_statistics():
     for step in range(400):
         weight.grad = mix @ normal(6, 4, seed=step)
         optimizer.step()
-        optimizer.turn()
+        optimizer.stepped()
     state = optimizer.state[weight]
     rotated = state["basis-2"].mT @ state["statistics-2"] @ state["basis-2"]
     share = rotated.diagonal().square().sum() / rotated.square().sum()
@@ -100,7 +100,7 @@ def test_a_perceptron_learns_more_a_step_than_by_adam():
             optimizer.param_groups[0]["lr"] = rate * (1 - step / 400)
             optimizer.step()
             if isinstance(optimizer, Soap):
-                optimizer.turn()
+                optimizer.stepped()
         inputs = normal(512, 4, seed=5).float()
         return (net(inputs) - (inputs @ truth).sin()).square().mean().item()
 
@@ -117,7 +117,7 @@ def test_a_step_leaves_every_tensor_where_it_is():
     for step in range(25):
         weight.grad = normal(2, 4, 5, seed=step)
         optimizer.step()
-        optimizer.turn()
+        optimizer.stepped()
     after = optimizer.state[weight]
     assert places == {name: value.data_ptr() for name, value in after.items()} | {"": weight.data_ptr()}
     assert not any(torch.equal(before[name], after[name]) for name in before)
