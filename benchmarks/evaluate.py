@@ -25,6 +25,9 @@ from minari_stitch.sim.behaviour import make_env, register_robotics
 Policy = Callable[[Any], torch.Tensor]
 """Normalised observations `(K, M, S)`, or windows (see `Evaluator`), to actions `(K, M, A)` in [-1, 1]."""
 
+Watch = Callable[[np.ndarray, np.ndarray], None]
+"""Called before each step and at the end with observations `(K, N, S)` and which episodes are alive `(K, N)`."""
+
 D4RL_REFERENCES = {
     "Hopper": (-20.27, 3234.3),
     "HalfCheetah": (-280.18, 12135.0),
@@ -108,7 +111,9 @@ class Evaluator:
         self._low, self._high = actions.low, actions.high
         self._limit = self._spec.max_episode_steps or 1000
 
-    def __call__(self, policy: Policy, seeds: Sequence[int], episodes: int = 10) -> np.ndarray:
+    def __call__(
+        self, policy: Policy, seeds: Sequence[int], episodes: int = 10, watch: Watch | None = None
+    ) -> np.ndarray:
         """Play `episodes` episodes for each run: `(K, N)` undiscounted returns.
 
         There is a seed for each run; episode `e` of runs with the same seed starts the same.
@@ -121,6 +126,8 @@ class Evaluator:
         live, returns = np.ones(shape, bool), np.zeros(shape)
         history: list[tuple[np.ndarray, ...]] = []
         for step in range(self._limit):
+            if watch is not None:
+                watch(observations, live)
             slots = np.argsort(~live, axis=1, kind="stable")[:, : live.sum(1).max()]  # (K, M), the live ones first
             states = ((observations - self.mean) / self.std).astype(np.float32)
             history.append((states, np.zeros((*shape, width), np.float32), self.target_return - returns))
@@ -137,6 +144,8 @@ class Evaluator:
             live[rows] = ~ended
             if not live.any():
                 break
+        if watch is not None:
+            watch(observations, live)
         return returns
 
     def _inputs(self, history: list[tuple[np.ndarray, ...]], slots: np.ndarray, step: int) -> Any:

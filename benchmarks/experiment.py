@@ -28,7 +28,9 @@ from benchmarks.evaluate import Evaluator, Reference
 from benchmarks.ogbench.evaluate import TaskEvaluator
 from benchmarks.results import Cell
 from benchmarks.suites import choose
+from benchmarks.trails import Trails
 from benchmarks.trainer import TrainingRun
+from minari_stitch.data.spaces import FlatSpace
 
 Progress = Callable[[str, int, int], None]
 Record = Mapping[str, Any]
@@ -176,15 +178,19 @@ def run(unit: WorkUnit, progress: Progress | None = None) -> list[tuple[Cell, di
     runs = [TrainingRun(seed=cell.seed, ratio=parse_ratio(cell.ratio)) for cell in unit.cells]
     played: list[tuple[int, np.ndarray]] = []
     diverged: dict[int, int] = {}
+    columns = FlatSpace(table.source.observation_space).plane
+    trails: list[Trails] = []
 
     def evaluate(step: int, state: Any, info: Any) -> None:
         finite = torch.stack(list(info.values())).isfinite().all(0).tolist()
         for k in (k for k, sound in enumerate(finite) if not sound):
             diverged.setdefault(k, step)
+        trails[:] = [] if columns is None else [Trails(columns)]
         returns = evaluator(  # a simulator given NaN may hang
             lambda observations: module.act(config, state, observations).nan_to_num(),
             [cell.seed for cell in unit.cells],
             unit.budget.episodes,
+            *trails,
         )
         played.append((step, returns))
 
@@ -217,6 +223,7 @@ def run(unit: WorkUnit, progress: Progress | None = None) -> list[tuple[Cell, di
             "curve": scores,
             "returns": played[-1][1][k].tolist(),
             "losses": {name: float(values[k]) for name, values in trained.info.items()},
+            **({"trails": trails[0].of(k)} if trails else {}),
             **common,
         }
         if k in diverged:

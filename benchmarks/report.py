@@ -20,7 +20,7 @@ import typer
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import tables
+from benchmarks import tables, trails
 from benchmarks.comparison import COLUMNS, Comparison, Finished, captions, compare, diverged, grid, rows
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
 from benchmarks.suites import SUITES, choose
@@ -131,7 +131,7 @@ def main(
     if suite is None:
         text = markdown(compare(finished)) + "".join(f"- {line}\n" for line in diverged(finished))
         if plots is not None:
-            pictures = plot(finished, plots)
+            pictures = [*plot(finished, plots), *trails.draw(finished, plots)]
             if found := compare(finished):
                 pictures.append(forest(found, plots / "differences.png"))
     else:
@@ -141,6 +141,9 @@ def main(
             pictures = tables.plot(suite, finished, plots, family=family, budget=budget)
             if found := tables.comparisons(suite, finished, family, budget):
                 pictures.append(forest(list(found.values()), plots / f"{suite}-{family}-{budget}-differences.png"))
+                shown = {item.dataset for item in found}
+                of_suite = {c: r for c, r in finished.items() if c.budget == budget and c.dataset in shown}
+                pictures += trails.draw(of_suite, plots)
     text += "".join(f"\n![{path.stem}]({path})\n" for path in pictures)
     if output is None:
         print(text)

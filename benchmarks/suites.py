@@ -99,10 +99,10 @@ OVER = Variant(
         ("models.termination.steps", 200),
         ("models.behaviour", None),
     ),
-    steps=50_000,
+    steps=100_000,
 )
 """Bridges over what no trajectory enters, where no behaviour is known: as long as it takes, as far from all data, and
-to many targets (docs/EXPERIMENTS.md, 16 and 18)."""
+to many targets (docs/EXPERIMENTS.md, 16, 18 and 40)."""
 
 
 EARLY = Variant(

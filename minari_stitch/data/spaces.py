@@ -51,6 +51,14 @@ class FlatSpace:
         if not self.size:
             raise _unsupported(space, role)
 
+    @property
+    def plane(self) -> slice | None:
+        """The two columns that are a place in the plane: a task's `achieved_goal`, or all there are; else None."""
+        if list(self.slices) == [""]:
+            return slice(0, 2) if self.size == 2 else None
+        columns = self.slices.get("achieved_goal")
+        return columns if columns and "desired_goal" in self.slices and columns.stop - columns.start == 2 else None
+
     @cached_property
     def low(self) -> np.ndarray:
         """`(S,)` float64 lower bounds."""

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import ConnectionPatch
 
 from minari_stitch.data.dataset import Dataset
-from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.errors import RenderError
 from minari_stitch.sim.maze import Maze
 
@@ -282,15 +281,6 @@ def _density(x: np.ndarray, y: np.ndarray, span: tuple[float, float]) -> np.ndar
     return np.log1p(counts[rows, columns])
 
 
-def plane(stitched: Dataset) -> slice | None:
-    """The two columns that are a place in the plane: a task's `achieved_goal`, or all there are; else None."""
-    if stitched.observation_space.shape == (2,):
-        return slice(0, 2)
-    slices = FlatSpace(stitched.observation_space).slices
-    columns = slices.get("achieved_goal")
-    return columns if columns and "desired_goal" in slices and columns.stop - columns.start == 2 else None
-
-
 def walls(axes: Axes, maze: Maze) -> None:
     """Draw the walls of a maze."""
     axes.imshow(maze.walls, extent=maze.extent, cmap="Greys", vmin=0, vmax=2, zorder=-1)
@@ -302,7 +292,7 @@ def paths(axes: Axes, episode: StitchedEpisode, columns: slice, visited: np.ndar
     Args:
         axes: Where to draw.
         episode: The episode.
-        columns: The two columns of x and y, see `plane`.
+        columns: The two columns of x and y, see `FlatSpace.plane`.
         visited: `(N, S)` states of the source dataset, drawn faintly: they show where one can be.
     """
     if visited is not None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from minari_stitch.data.dataset import Dataset
+from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.data.storage import replacing
 from minari_stitch.draw import figures
 from minari_stitch.draw.camera import backend, camera
@@ -81,7 +82,7 @@ def render_episode(
     """
     joined = StitchedEpisode.of(stitched, episode, source)
     path = folder / f"{_stem(stitched.dataset_id)}-episode-{joined.number}.png"
-    columns = figures.plane(stitched)
+    columns = FlatSpace(stitched.observation_space).plane
     if columns is not None:
         figure = Figure(figsize=(8, 5), layout="compressed")
         axes = figure.subplots()

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from minari_stitch.data.dataset import Dataset
+from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.diffstitch.stitch import Outcome, qualify
 from minari_stitch.diffstitch.transform import FittedDiffStitch
 from minari_stitch.diffstitch.ways import arriving, ways_of
@@ -76,7 +77,7 @@ def strips(
         return [], "There is no bridge to show: this dataset has no stitched episode."
     if rejected := None if run is None else _rejected(run):
         chosen.append(rejected)
-    columns = figures.plane(dataset)
+    columns = FlatSpace(dataset.observation_space).plane
     if columns is not None:
         visited = None
         if source is not None:  # some 2,000 points show where one can be

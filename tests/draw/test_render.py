@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 
 from minari_stitch.data import minari_io
+from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.draw import camera, figures, render
 from minari_stitch.draw.render import render_episode
 from minari_stitch.errors import RenderError, StitchError
@@ -239,7 +240,7 @@ def test_a_maze_is_drawn_as_paths_without_opengl(monkeypatch, tmp_path):
         walk = part["observations"].cumsum(0)
         part["observations"] = np.concatenate([walk[:, :2], np.ones_like(walk[:, :2]), walk, walk[:, :1]], 1)
     stitched, source = write(parts, [join(*parts)], observation_space=space)
-    assert figures.plane(stitched) == slice(0, 2)
+    assert FlatSpace(stitched.observation_space).plane == slice(0, 2)
     (file,) = toy.ok("render", "test/joined-v0", "--output", tmp_path).stdout.split()
     with Image.open(file) as plot:
         assert plot.width > plot.height
