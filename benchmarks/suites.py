@@ -87,6 +87,7 @@ OVER = Variant(
         ("stitch.sampler_steps", 10),
         ("stitch.imitation", 0.0),
         ("qualify.support", 200.0),
+        ("qualify.stray", 650.0),
         ("models.diffusion.horizon", 56),
         ("models.diffusion.width", 32),
         ("models.diffusion.multipliers", (1, 2, 4)),
@@ -102,7 +103,7 @@ OVER = Variant(
     steps=100_000,
 )
 """Bridges over what no trajectory enters, where no behaviour is known: as long as it takes, as far from all data, and
-to many targets (docs/EXPERIMENTS.md, 16, 18 and 40)."""
+to many targets (docs/EXPERIMENTS.md, 16, 18, 40 and 41)."""
 
 
 EARLY = Variant(

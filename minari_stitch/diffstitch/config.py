@@ -208,6 +208,9 @@ class QualifyConfig:
     support: Positive | None = 5.0
     """Largest squared distance of a generated state to the nearest real one, in units within which nine of ten held-out
     real states have a neighbour; None: any (paper)."""
+    stray: Positive | None = None
+    """Largest sum of these distances over a bridge, how far and how long it leaves the data; None: any (paper). Of
+    bridges over ground that nothing recorded entered, those that stray most meet walls (docs/EXPERIMENTS.md, 41)."""
     termination: Share = 0.5
     """A predicted probability of an end inside the bridge that rejects it; of 1 none does (paper)."""
     doubt: Literal["calibrated", "judges", "error"] = "calibrated"

@@ -316,6 +316,7 @@ def qualify(judged: Judged, config: QualifyConfig) -> np.ndarray:
     consistent = doubt(judged, config) < config.delta
     earned = (judged.drift < config.drift) if config.drift is not None else np.ones_like(consistent)
     near = (judged.support.max(1) < config.support) if config.support is not None else np.ones_like(consistent)
+    near &= (judged.support.sum(1) < config.stray) if config.stray is not None else True
     goes_on = (judged.termination < config.termination) | (config.termination == 1)
     better = (judged.after > judged.before) | (not config.better)
     reasons = [~judged.reachable, ~goes_on, ~consistent, ~earned, ~near, ~better]

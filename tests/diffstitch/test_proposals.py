@@ -59,6 +59,13 @@ def outcome(config=None, /, **values):
     return Outcome(qualify(judged(**{name: [value] for name, value in values.items()}), config)[0])
 
 
+@pytest.mark.parametrize(
+    ("stray", "expected"), [(9.01, Outcome.ACCEPTED), (9.0, Outcome.FAR), (None, Outcome.ACCEPTED)]
+)
+def test_a_bridge_may_stray_so_far_and_so_long(stray, expected):
+    assert outcome(QualifyConfig(stray=stray), support=[0.0, 4.5, 4.5, 0.0]) == expected
+
+
 def test_the_first_reason_counts():
     reasons = [
         ({"reachable": False}, Outcome.UNREACHABLE),
