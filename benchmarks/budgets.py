@@ -116,7 +116,7 @@ BUDGETS = {
             settings={
                 "dt": _SMALL_DT | {"context": 1, "batch_size": 128, "warmup": 300, "dropout": 0.0, "decay": True},
                 "iql": _MAZE_TD | _RATES | {"beta": 0.3},
-                "td3_bc": _MAZE_TD | {"learning_rate": 1e-3, "alpha": 0.2},
+                "td3_bc": _MAZE_TD | {"learning_rate": 1e-3, "alpha": 0.1},
                 "bc": _MAZE | {"learning_rate": 1e-3},
             },
         ),
