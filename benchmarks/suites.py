@@ -306,6 +306,15 @@ def _figure1(_: Family) -> tuple[Experiment, ...]:
     )
 
 
+def _figure1_ab(_: Family) -> tuple[Experiment, ...]:
+    """The same maze where trajectories meet, and where they nearly do: what the original data are good for there."""
+    return tuple(
+        Experiment(algo=algo, dataset=dataset_id, variant=RESAMPLED, ratio="0:1", kind="episodes")
+        for dataset_id in (f"{MAZE.removesuffix('-v0')}-{gap}-v0" for gap in ("meet", "near"))
+        for algo in ("bc", "td3_bc", "iql", "dt")
+    )
+
+
 SUITES = {
     "smoke": Suite(experiments=_all_learners, what="does everything run?", budget="smoke"),
     "demo": Suite(experiments=_all_learners, what="every learner on one demo dataset"),
@@ -320,6 +329,7 @@ SUITES = {
     "confirmation": Suite(experiments=_confirmation, what="the same setting on other data", budget="knee"),
     "dt": Suite(experiments=_sequences, what="episodes for a DT without history", budget="knee-one-step"),
     "figure1": Suite(experiments=_figure1, what="a maze in which nothing leads from start to goal", budget="maze"),
+    "figure1ab": Suite(experiments=_figure1_ab, what="the same where trajectories meet, or nearly do", budget="maze"),
     "figure5": Suite(experiments=_figure5, what="without augmentation, step estimation, qualification"),
 }
 

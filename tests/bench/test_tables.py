@@ -25,7 +25,7 @@ def test_suites_hold_what_the_paper_runs(family):
     assert sizes == {
         **{"smoke": 4, "demo": 4, "methods": 5 + 5 + 3},
         **{"table1": 11 * 7, "table2": 5 * 3, "table3": 4 * 3, "table4": 2 * 7, "figure5": 3 * 2 * 3},
-        **{"development": 2 * 2, "confirmation": 8 * 2 * 2, "dt": 3 * 3, "figure1": 4 * 3},
+        **{"development": 2 * 2, "confirmation": 8 * 2 * 2, "dt": 3 * 3, "figure1": 4 * 3, "figure1ab": 2 * 4},
     }
     for name in PAPER:
         experiments = SUITES[name].experiments(family)
@@ -182,7 +182,7 @@ def test_the_report_prints_a_suite(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("suite", [*PAPER, "figure5", "methods", "development", "confirmation", "dt"])
+@pytest.mark.parametrize("suite", [*PAPER, "figure5", "methods", "development", "confirmation", "dt", "figure1ab"])
 def test_a_suite_runs_end_to_end(suite, tmp_path, monkeypatch):
     """Real environments and real augmentation, with tiny datasets, networks and budgets."""
     from minari_stitch.sim import demo
