@@ -116,7 +116,7 @@ class Evaluator:
     ) -> np.ndarray:
         """Play `episodes` episodes for each run: `(K, N)` undiscounted returns.
 
-        There is a seed for each run; episode `e` of runs with the same seed starts the same.
+        There is a seed for each run; episode `e` of runs with the same seed starts the same. `watch` sees them.
         """
         shape = (len(seeds), episodes)
         environments = _environments(self._spec, len(seeds) * episodes, self.workers)

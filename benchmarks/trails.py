@@ -66,7 +66,7 @@ def draw(finished: Finished, folder: Path) -> list[Path]:
 
     pictures: dict[tuple[str, str], dict[tuple[str, str], list[Cell]]] = defaultdict(lambda: defaultdict(list))
     for cell in sorted(finished):
-        if finished[cell].get("trails"):
+        if finished[cell].get("trails") and finished[cell]["score"] is not None:  # as it is where a run diverged
             pictures[cell.dataset, cell.budget][cell.algo, _trained_on(cell)].append(cell)
     files = []
     for (dataset, budget), panels in pictures.items():

@@ -27,7 +27,7 @@ _OUTCOMES = {
     "terminated": "a predicted end of the episode inside the bridge",
     "inconsistent": "a transition off the dynamics by delta or more",
     "adrift": "errors add up towards the target: no action leads there in time",
-    "far": "a state far from all data",
+    "far": "a state, or the whole way, far from all data",
     "not_better": "the return of the bridge's start would not rise",
     "broken": "an earlier bridge of the same chain does not qualify",
 }

@@ -1,5 +1,6 @@
 """Where evaluated episodes lead: followed as they are played, and drawn."""
 
+import dataclasses
 from pathlib import Path
 
 import gymnasium as gym
@@ -83,6 +84,8 @@ def test_they_are_drawn_into_a_picture_for_each_dataset(finished, tmp_path, monk
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: drawn.append(self) or Path(path).touch())
     other = {Cell(algo="dt", dataset="test/flat-v0"): {"score": 1.0, "returns": [1.0]}}  # of which none was followed
+    (cell, *_), diverged = finished, {"score": None, "returns": [0.0, 0.0]}
+    other[dataclasses.replace(cell, seed=9)] = finished[cell] | diverged
     assert draw(finished | other, tmp_path) == [tmp_path / "test-maze-v0-small-trails.png"]
     axes = [axis for axis in drawn[0].axes if axis.get_visible()]
     assert [axis.get_title() for axis in axes] == ["bc, original: 0", "bc, stitched: 1"]
