@@ -281,7 +281,7 @@ def _without_denormals() -> Iterator[None]:
     """Let a CPU take numbers below 1e-38 for zero for a while.
 
     Adam's mean gradient of a unit that died becomes such a number after 700 steps and stays one; a CPU multiplies them
-    so slowly that the whole step takes twice as long.
+    so slowly that the whole step takes twice as long (docs/EXPERIMENTS.md, 40).
     """
     smallest = torch.tensor(torch.finfo(torch.float32).tiny)
     before = bool(smallest / 2 == 0)
