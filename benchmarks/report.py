@@ -20,10 +20,16 @@ import typer
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import tables, trails
+from benchmarks import tables
 from benchmarks.comparison import COLUMNS, Comparison, Finished, captions, compare, diverged, grid, rows
 from benchmarks.results import DEFAULT_FOLDER, Cell, Results
 from benchmarks.suites import SUITES, choose
+from benchmarks.trails import FOLLOWED
+from minari_stitch.data import minari_io
+from minari_stitch.data.ids import exists
+from minari_stitch.sim.maze import Maze, maze_of
+
+_ARRIVED, _LOST = "#0072b2", "#b3b3b3"
 
 
 def markdown(comparisons: Sequence[Comparison]) -> str:
@@ -104,6 +110,60 @@ def forest(comparisons: Sequence[Comparison], path: Path) -> Path:
     return path
 
 
+def draw_trails(finished: Finished, folder: Path) -> list[Path]:
+    """A picture for each dataset and budget: a row for each learner, a column for what it was trained on.
+
+    Episodes that earned something are blue, with a star at their end; others grey, with a cross.
+    """
+    from matplotlib.figure import Figure
+
+    from minari_stitch.draw import figures
+
+    pictures: dict[tuple[str, str], dict[tuple[str, str], list[Cell]]] = defaultdict(lambda: defaultdict(list))
+    for cell in sorted(finished):
+        if finished[cell].get("trails") and finished[cell]["score"] is not None:  # as it is where a run diverged
+            pictures[cell.dataset, cell.budget][cell.algo, _trained_on(cell)].append(cell)
+    files = []
+    for (dataset, budget), panels in pictures.items():
+        rows, columns = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
+        figure = Figure(figsize=(2.6 * len(columns), 0.4 + 2.8 * len(rows)), layout="constrained")
+        axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
+        maze = _maze(dataset)
+        for (algo, data), cells in panels.items():
+            axis = axes[rows.index(algo), columns.index(data)]
+            if maze is not None:
+                figures.walls(axis, maze)
+            for cell in cells:
+                record = finished[cell]
+                for trail in record["trails"]:
+                    path, arrived = np.array(trail["path"]), record["returns"][trail["episode"]] > 0
+                    colour = _ARRIVED if arrived else _LOST
+                    axis.plot(*path.T, color=colour, lw=0.6, alpha=0.7, zorder=2 if arrived else 1)
+                    axis.plot(*path[-1], "*" if arrived else "x", color=colour, ms=6 if arrived else 4, zorder=3)
+            score = np.mean([finished[cell]["score"] for cell in cells])
+            axis.set_title(f"{algo}, {data}: {score:.0f}", fontsize=8)
+            axis.set(aspect="equal", xticks=[], yticks=[])
+        for axis in axes.flat:
+            axis.set_visible(axis.has_data())
+        figure.suptitle(f"{dataset}, budget {budget}: score, and where {FOLLOWED} episodes a seed lead", fontsize=9)
+        folder.mkdir(parents=True, exist_ok=True)
+        files.append(folder / f"{dataset.replace('/', '-')}-{budget}-trails.png")
+        figure.savefig(files[-1], dpi=150)
+    return files
+
+
+def _trained_on(cell: Cell) -> str:
+    if not cell.augmented:
+        return "original"
+    name, source = (text.rpartition("-v")[0] for text in (cell.augmented, cell.dataset))
+    return name.removeprefix(source).strip("-") + (f" {cell.ratio}" if cell.ratio != "0:1" else "")
+
+
+def _maze(dataset_id: str) -> Maze | None:
+    """The maze of a dataset that is here."""
+    return maze_of(minari_io.load(dataset_id).env_spec) if exists(dataset_id) else None
+
+
 def _short(dataset_id: str) -> str:
     return dataset_id.removeprefix("demo/").rpartition("-v")[0]
 
@@ -131,7 +191,7 @@ def main(
     if suite is None:
         text = markdown(compare(finished)) + "".join(f"- {line}\n" for line in diverged(finished))
         if plots is not None:
-            pictures = [*plot(finished, plots), *trails.draw(finished, plots)]
+            pictures = [*plot(finished, plots), *draw_trails(finished, plots)]
             if found := compare(finished):
                 pictures.append(forest(found, plots / "differences.png"))
     else:
@@ -143,7 +203,7 @@ def main(
                 pictures.append(forest(list(found.values()), plots / f"{suite}-{family}-{budget}-differences.png"))
                 shown = {item.dataset for item in found}
                 of_suite = {c: r for c, r in finished.items() if c.budget == budget and c.dataset in shown}
-                pictures += trails.draw(of_suite, plots)
+                pictures += draw_trails(of_suite, plots)
     text += "".join(f"\n![{path.stem}]({path})\n" for path in pictures)
     if output is None:
         print(text)

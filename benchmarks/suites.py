@@ -311,7 +311,7 @@ def _figure1_ab(_: Family) -> tuple[Experiment, ...]:
     return tuple(
         Experiment(algo=algo, dataset=dataset_id, variant=RESAMPLED, ratio="0:1", kind="episodes")
         for dataset_id in (f"{MAZE.removesuffix('-v0')}-{gap}-v0" for gap in ("meet", "near"))
-        for algo in ("bc", "td3_bc", "iql", "dt")
+        for algo in ALGORITHMS
     )
 
 

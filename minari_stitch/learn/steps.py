@@ -44,7 +44,7 @@ class Steps:
         generator: The only source of randomness.
         clip: Largest gradient norm.
         count: Steps there will be at most.
-        optimizer: Which one, see `FitConfig.optimizer`.
+        optimizer: Which one, see `Optimizer`.
 
     Attributes:
         optimizer: Its state is what a checkpoint needs.

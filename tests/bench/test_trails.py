@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import trails
+from benchmarks import report
 from benchmarks.evaluate import Evaluator
 from benchmarks.results import Cell
-from benchmarks.trails import Trails, draw
+from benchmarks.trails import Trails
 from minari_stitch.data import minari_io
 from minari_stitch.sim import demo
 
@@ -86,8 +86,8 @@ def test_they_are_drawn_into_a_picture_for_each_dataset(finished, tmp_path, monk
     other = {Cell(algo="dt", dataset="test/flat-v0"): {"score": 1.0, "returns": [1.0]}}  # of which none was followed
     (cell, *_), diverged = finished, {"score": None, "returns": [0.0, 0.0]}
     other[dataclasses.replace(cell, seed=9)] = finished[cell] | diverged
-    assert draw(finished | other, tmp_path) == [tmp_path / "test-maze-v0-small-trails.png"]
+    assert report.draw_trails(finished | other, tmp_path) == [tmp_path / "test-maze-v0-small-trails.png"]
     axes = [axis for axis in drawn[0].axes if axis.get_visible()]
     assert [axis.get_title() for axis in axes] == ["bc, original: 0", "bc, stitched: 1"]
-    for axis, colour in zip(axes, (trails._LOST, trails._ARRIVED), strict=True):
+    for axis, colour in zip(axes, (report._LOST, report._ARRIVED), strict=True):
         assert {line.get_color() for line in axis.lines} == {colour} and len(axis.lines) == 4
