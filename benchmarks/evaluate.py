@@ -71,6 +71,10 @@ class Reference:
         return 100 * (returns - self.low) / (self.high - self.low)
 
 
+def unwatched(observations: np.ndarray, live: np.ndarray) -> None:
+    """Nobody looks."""
+
+
 @dataclass(kw_only=True)
 class Evaluator:
     """Plays episodes in a dataset's environment, which a process builds once and resets for every evaluation.
@@ -112,7 +116,7 @@ class Evaluator:
         self._limit = self._spec.max_episode_steps or 1000
 
     def __call__(
-        self, policy: Policy, seeds: Sequence[int], episodes: int = 10, watch: Watch | None = None
+        self, policy: Policy, seeds: Sequence[int], episodes: int = 10, watch: Watch = unwatched
     ) -> np.ndarray:
         """Play `episodes` episodes for each run: `(K, N)` undiscounted returns.
 
@@ -126,8 +130,7 @@ class Evaluator:
         live, returns = np.ones(shape, bool), np.zeros(shape)
         history: list[tuple[np.ndarray, ...]] = []
         for step in range(self._limit):
-            if watch is not None:
-                watch(observations, live)
+            watch(observations, live)
             slots = np.argsort(~live, axis=1, kind="stable")[:, : live.sum(1).max()]  # (K, M), the live ones first
             states = ((observations - self.mean) / self.std).astype(np.float32)
             history.append((states, np.zeros((*shape, width), np.float32), self.target_return - returns))
@@ -144,8 +147,7 @@ class Evaluator:
             live[rows] = ~ended
             if not live.any():
                 break
-        if watch is not None:
-            watch(observations, live)
+        watch(observations, live)
         return returns
 
     def _inputs(self, history: list[tuple[np.ndarray, ...]], slots: np.ndarray, step: int) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
 
-from benchmarks.evaluate import Policy, SimulatorError, Watch, environment_spec, starts
+from benchmarks.evaluate import Policy, SimulatorError, Watch, environment_spec, starts, unwatched
 from benchmarks.ogbench.generate import make
 from benchmarks.points import Points, displaced
 from minari_stitch.data.minari_io import Dataset
@@ -50,7 +50,7 @@ class TaskEvaluator:
         self.tasks: int = _maze(self._spec).inner.num_tasks
 
     def __call__(
-        self, policy: Policy, seeds: Sequence[int], episodes: int = 10, watch: Watch | None = None
+        self, policy: Policy, seeds: Sequence[int], episodes: int = 10, watch: Watch = unwatched
     ) -> np.ndarray:
         """Play `episodes` episodes for each run: `(K, N)`, 1 where the goal was reached, the tasks one after the other.
 
@@ -79,8 +79,7 @@ class TaskEvaluator:
                 goals[k, e] = maze.inner.cur_goal_xy
         live, reached = np.ones(shape, bool), np.zeros(shape)
         for _ in range(self._limit):
-            if watch is not None:
-                watch(inputs[..., :width], live)
+            watch(inputs[..., :width], live)
             slots = np.argsort(~live, axis=1, kind="stable")[:, : live.sum(1).max()]  # (K, M), the live ones first
             with torch.inference_mode():
                 read = torch.tensor(inputs[np.arange(len(slots))[:, None], slots], device=self.device)
@@ -93,8 +92,7 @@ class TaskEvaluator:
             live[rows] = reached[rows] == 0
             if not live.any():
                 break
-        if watch is not None:
-            watch(inputs[..., :width], live)
+        watch(inputs[..., :width], live)
         return reached
 
 
