@@ -21,9 +21,11 @@ class Goals(Protocol):
 
     Attributes:
         terminates: Whether an episode ends at its goal.
+        place: Columns of a state that are what is achieved, where that is a place in the plane.
     """
 
     terminates: bool
+    place: tuple[int, ...] | None
 
     def states(self, observations: np.ndarray) -> np.ndarray:
         """States `(..., V)` in observations `(..., S)`."""
@@ -65,6 +67,7 @@ class PenGoals:
     """
 
     terminates = False
+    place: tuple[int, ...] | None = None
 
     def __init__(self, sparse: bool) -> None:
         self._sparse = sparse

@@ -211,6 +211,10 @@ class QualifyConfig:
     stray: Positive | None = None
     """Largest sum of these distances over a bridge, how far and how long it leaves the data; None: any (paper). Of
     bridges over ground that nothing recorded entered, those that stray most meet walls (docs/EXPERIMENTS.md, 41)."""
+    bend: Positive | None = None
+    """How far a bridge may leave the straight way between its ends, as a share of its length, where states have a place
+    in the plane; None: as far as it likes (paper). Where nothing was recorded nothing speaks for another way, and of
+    bridges that bend some meet walls (docs/EXPERIMENTS.md, 46)."""
     termination: Share = 0.5
     """A predicted probability of an end inside the bridge that rejects it; of 1 none does (paper)."""
     doubt: Literal["calibrated", "judges", "error"] = "calibrated"

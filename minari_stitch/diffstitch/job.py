@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from minari_stitch.data.dataset import Dataset
 from minari_stitch.data.episodes import Episodes
 from minari_stitch.data.goals import Goals, without_goals
+from minari_stitch.data.spaces import FlatSpace
 from minari_stitch.diffstitch.config import StitchConfig
 from minari_stitch.diffstitch.models import Models, load_models
 from minari_stitch.diffstitch.proposals import Proposals, propose
@@ -23,8 +25,15 @@ from minari_stitch.learn.tables import Tables
 from minari_stitch.progress import Progress
 
 
+@dataclass(frozen=True, kw_only=True)
 class StitchJob(Job):
-    """Trains the bundle of a source, and proposes bridges."""
+    """Trains the bundle of a source, and proposes bridges.
+
+    Attributes:
+        place: Columns of a state that are a place in the plane, if any are.
+    """
+
+    place: tuple[int, ...] | None = None
 
     def train(self, name: str, progress: Progress | None) -> None:
         """Train one network of the bundle."""
@@ -59,12 +68,21 @@ class StitchJob(Job):
     def origin(self) -> Source:
         """The source as stitching reads it."""
         config = self.transform
-        return Source(self.episodes, self.scales, config.stitch.discount, config.models.diffusion.context, self.limit)
+        context = config.models.diffusion.context
+        return Source(self.episodes, self.scales, config.stitch.discount, context, self.limit, self.place)
 
 
 def seen(dataset: Dataset, goals: Goals | None) -> Dataset:
     """What networks see."""
     return dataset if goals is None else without_goals(dataset, goals)
+
+
+def place(dataset: Dataset, goals: Goals | None) -> tuple[int, ...] | None:
+    """Columns of the states that networks see which are a place in the plane, if any are."""
+    if goals is not None:
+        return goals.place
+    plane = FlatSpace(dataset.observation_space).plane
+    return None if plane is None else tuple(range(plane.start, plane.stop))
 
 
 def require_pairs(episodes: Episodes, stitch: StitchConfig) -> None:

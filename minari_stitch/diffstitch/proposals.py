@@ -53,6 +53,7 @@ class Proposals(Arrays):
         bound: `(B,)`.
         drift: `(B,)`.
         support: `(B, L + 2)`.
+        bend: `(B,)`.
         termination: `(B,)`.
         before: `(B,)`.
         after: `(B,)`.
@@ -73,6 +74,7 @@ class Proposals(Arrays):
     bound: np.ndarray
     drift: np.ndarray
     support: np.ndarray
+    bend: np.ndarray
     termination: np.ndarray
     before: np.ndarray
     after: np.ndarray

@@ -28,6 +28,7 @@ class Source:
         discount: Gamma.
         context: Real states shown before a bridge.
         max_episode_steps: Time limit of the environment, or None.
+        place: Columns of a state that are a place in the plane, if any are.
 
     Attributes:
         z: `(N + E, S)` standardised states.
@@ -39,10 +40,16 @@ class Source:
     """
 
     def __init__(
-        self, episodes: Episodes, scales: Scales, discount: float, context: int, max_episode_steps: int | None
+        self,
+        episodes: Episodes,
+        scales: Scales,
+        discount: float,
+        context: int,
+        max_episode_steps: int | None,
+        place: tuple[int, ...] | None = None,
     ) -> None:
         device = scales.low.device
-        self.discount, self.context = discount, context
+        self.discount, self.context, self.place = discount, context, place
         self.limit = max_episode_steps or int(2**62)
         self.single = len(episodes) == 1
         self.z = encode_rows(scales.state, episodes.observations, device)

@@ -11,6 +11,7 @@ source's last state, the generated ones, then the target's first state, repeated
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -112,6 +113,8 @@ class Verdict:
         bound: `(B,)` squared distance from the truth that no state exceeds, at nine bridges of ten.
         drift: `(B,)` share of the way from source to target that no action explains, by the judges.
         support: `(B, L + 2)` squared distance of generated states to the nearest real one, see `learn.support`; 0 else.
+        bend: `(B,)` distance from the straight way between source and target that no state exceeds, as a share of its
+            length, in the plane; 0 where states have no place there.
         termination: `(B,)` largest predicted probability of an end inside the bridge.
         before: `(B,)` discounted return of the source's state in the dataset.
         after: `(B,)` discounted return of the same state in the stitched episode.
@@ -123,6 +126,7 @@ class Verdict:
     bound: Tensor
     drift: Tensor
     support: Tensor
+    bend: Tensor
     termination: Tensor
     before: Tensor
     after: Tensor
@@ -257,6 +261,7 @@ def judge(models: Models, source: Source, bridges: Bridges) -> Verdict:
         bound=errors.amax(1) + models.calibration(disagreement),
         drift=_drift(states, predicted),
         support=support,
+        bend=_bend(models.scales.state.decode(states), source.place),
         termination=(ends * inside).amax(1),
         before=source.returns[pairs.source],
         after=after,
@@ -268,6 +273,17 @@ def _drift(states: Tensor, predicted: Tensor) -> Tensor:
     total = (states[:, 1:] - predicted).sum(1)
     way = states[:, -1] - states[:, 0]  # padded with the target
     return (total * way).sum(1) / way.square().sum(1).clamp(min=1e-12)
+
+
+def _bend(states: Tensor, place: Sequence[int] | None) -> Tensor:
+    """How far bridges `(B, L + 2, S)`, in the units of the source, leave the straight way, as a share of its length."""
+    if place is None:
+        return states.new_zeros(len(states))
+    places = states[..., list(place)]
+    way = (places[:, -1] - places[:, 0])[:, None]  # padded with the target
+    length, off = way.square().sum(-1).clamp(min=1e-12), places - places[:, :1]
+    along = ((off * way).sum(-1) / length).clamp(0, 1)[..., None]
+    return ((off - along * way).square().sum(-1) / length).amax(1).sqrt()
 
 
 class Judged(Protocol):
@@ -285,6 +301,8 @@ class Judged(Protocol):
     def drift(self) -> np.ndarray: ...  # noqa: D102
     @property
     def support(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def bend(self) -> np.ndarray: ...  # noqa: D102
     @property
     def termination(self) -> np.ndarray: ...  # noqa: D102
     @property
@@ -307,8 +325,8 @@ def qualify(judged: Judged, config: QualifyConfig) -> np.ndarray:
     """Module 4, second half (Eq. 10): a bridge is accepted if every transition is off by less than delta.
 
     Beyond the paper, and each by a setting: what the judges may be wrong by counts as an error, errors may not carry a
-    bridge towards its target, its states may not be far from all real ones, a predicted termination inside it rejects,
-    and so does a return that would not rise. A chain ends before the first that is.
+    bridge towards its target, its states may not be far from all real ones nor from the straight way, a predicted
+    termination inside it rejects, and so does a return that would not rise. A chain ends before the first that is.
 
     Returns:
         `(B,)` the `Outcome` of each; NaN fails every comparison and is never accepted.
@@ -317,6 +335,7 @@ def qualify(judged: Judged, config: QualifyConfig) -> np.ndarray:
     earned = (judged.drift < config.drift) if config.drift is not None else np.ones_like(consistent)
     near = (judged.support.max(1) < config.support) if config.support is not None else np.ones_like(consistent)
     near &= (judged.support.sum(1) < config.stray) if config.stray is not None else True
+    near &= (judged.bend < config.bend) if config.bend is not None else True
     goes_on = (judged.termination < config.termination) | (config.termination == 1)
     better = (judged.after > judged.before) | (not config.better)
     reasons = [~judged.reachable, ~goes_on, ~consistent, ~earned, ~near, ~better]

@@ -17,7 +17,7 @@ from minari_stitch.data.minari_io import Dataset
 from minari_stitch.diffstitch.ahead import expected
 from minari_stitch.diffstitch.assemble import stitched
 from minari_stitch.diffstitch.config import ModelConfig, QualifyConfig, StitchConfig
-from minari_stitch.diffstitch.job import StitchJob, require_pairs, seen
+from minari_stitch.diffstitch.job import StitchJob, place, require_pairs, seen
 from minari_stitch.diffstitch.models import networks
 from minari_stitch.diffstitch.presets import full, paper
 from minari_stitch.diffstitch.proposals import Proposals, StitchReport
@@ -30,8 +30,8 @@ from minari_stitch.sim.tasks import goals_of
 from minari_stitch.transforms.base import LOWEST_ACCEPTANCE, PATIENCE, Sample, Transform
 from minari_stitch.transforms.work import Expected
 
-_BOUNDS = "quantile"
-"""How the bounds that chunks hold are made: those made another way are not read."""
+_MEASURED = "quantile, bend"
+"""How the bounds that chunks hold are made, and what else is measured: chunks of another kind are not read."""
 _IMITATION = 0.005
 
 
@@ -136,24 +136,34 @@ class DiffStitch(Transform):
         goals = goals_of(dataset)
         method = self._settled(dataset, goals)
         return FittedDiffStitch(
-            transform=method, dataset=dataset, run=run, job=method._job(seen(dataset, goals), run), goals=goals
+            transform=method, dataset=dataset, run=run, job=method._job(seen(dataset, goals), goals, run), goals=goals
         )
 
-    def _job(self, source: Dataset, run: Run) -> StitchJob:
+    def _job(self, source: Dataset, goals: Goals | None, run: Run) -> StitchJob:
         """With what networks see, and settled settings."""
-        return StitchJob.of(
+        job = StitchJob.of(
             self,
             source,
             run,
             # Only a network that is told a return learns from discounted ones.
             trained=[self.models, self.stitch.discount if self.models.diffusion.return_dropout else None],
-            sampled=[self.stitch, _BOUNDS],
+            sampled=[self.stitch, _MEASURED],
             normalizer=self.models.diffusion.normalizer,
         )
+        return dataclasses.replace(job, place=place(source, goals))
 
     def _settled(self, dataset: Dataset, goals: Goals | None) -> DiffStitch:
-        """These settings, with what was left to the dataset: whether its returns can be compared, and its actions."""
+        """These settings, with what was left to the dataset: whether its returns can be compared, and its actions.
+
+        Raises:
+            ConfigError: They ask for what the dataset does not have.
+        """
         episodes = dataset.episodes
+        if self.qualify.bend is not None and place(dataset, goals) is None:
+            raise ConfigError(
+                f"qualify.bend={self.qualify.bend:g} is not possible with {dataset.dataset_id!r}: its states have no "
+                "place in the plane; leave it out, and bound qualify.stray or qualify.support instead"
+            )
         first = episodes.observations[episodes.state_offsets[:-1]]
         differ = np.ptp(episodes.returns_to_go(self.stitch.discount)) > 0
         one_task = bool(differ) and (goals is None or not np.ptp([goals.goal(row) for row in first], axis=0).any())
@@ -176,14 +186,14 @@ class DiffStitch(Transform):
     def networks(self, dataset: Dataset, run: Run) -> Path:
         """Folder of the trained networks."""
         goals = goals_of(dataset)
-        return self._settled(dataset, goals)._job(seen(dataset, goals), run).networks
+        return self._settled(dataset, goals)._job(seen(dataset, goals), goals, run).networks
 
     def expected(self, dataset: Dataset, run: Run, n_steps: int) -> Expected:
         """Training of the missing networks, and chunks of pairs, of which a third are taken to qualify."""
         goals = goals_of(dataset)
         source, method = seen(dataset, goals), self._settled(dataset, goals)
         require_pairs(source.episodes, self.stitch)
-        job, episode = method._job(source, run), float(dataset.episodes.lengths.mean())
+        job, episode = method._job(source, goals, run), float(dataset.episodes.lengths.mean())
         bridge = (self.stitch.shortest + self.stitch.longest) / 2
         whole = {"full": episode, "onward": episode, "bridge": bridge + 2, "transitions": 1.0}
         counted = bridge if self.form in ("bridge", "transitions") else episode

@@ -72,6 +72,7 @@ class DictGoals:
 
     Attributes:
         terminates: Whether an episode ends at its goal.
+        place: Columns of a state that are what is achieved, where that is a place in the plane.
     """
 
     def __init__(self, env: gym.Env, layout: FlatSpace, observations: np.ndarray) -> None:
@@ -82,7 +83,8 @@ class DictGoals:
         repeats = [_repeated(observations, column, others) for column in goals[1]]
         self._explained = None not in repeats
         self._kept = np.array(others if self._explained else sorted([*others, *goals[1]]))
-        self._place = np.searchsorted(self._kept, np.array(repeats if self._explained else goals[1], int))
+        self._shown = np.searchsorted(self._kept, np.array(repeats if self._explained else goals[1], int))
+        self.place = tuple(self._shown.tolist()) if len(self._shown) == 2 else None
         self._width = layout.size
         some = observations[0, self._achieved]
         self.terminates = bool(self._task.compute_terminated(some, some, {}))
@@ -104,7 +106,7 @@ class DictGoals:
         """States, with what they achieve and what is desired."""
         observations = np.empty((len(states), self._width), states.dtype)
         observations[:, self._kept] = states
-        observations[:, self._achieved] = states[:, self._place]
+        observations[:, self._achieved] = states[:, self._shown]
         observations[:, self._desired] = goal
         return observations
 

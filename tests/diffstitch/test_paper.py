@@ -404,7 +404,9 @@ def judged(errors, **columns):
     columns = {"reachable": True, "after": 1.0} | zeros | columns
     filled = {name: np.full(2, value) for name, value in columns.items()}
     bound = errors.max(1) + filled["disagreement"]
-    return SimpleNamespace(chain=np.arange(2), errors=errors, support=np.zeros((2, 3)), bound=bound, **filled)
+    return SimpleNamespace(
+        chain=np.arange(2), errors=errors, support=np.zeros((2, 3)), bend=np.zeros(2), bound=bound, **filled
+    )
 
 
 @pytest.mark.parametrize(

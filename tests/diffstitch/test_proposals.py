@@ -45,6 +45,7 @@ def judged(**columns):
         "disagreement": np.zeros(count),
         "drift": np.zeros(count),
         "support": np.zeros((count, 4)),
+        "bend": np.zeros(count),
         "termination": np.zeros(count),
         "before": np.zeros(count),
         "after": np.ones(count),
@@ -64,6 +65,11 @@ def outcome(config=None, /, **values):
 )
 def test_a_bridge_may_stray_so_far_and_so_long(stray, expected):
     assert outcome(QualifyConfig(stray=stray), support=[0.0, 4.5, 4.5, 0.0]) == expected
+
+
+@pytest.mark.parametrize(("bend", "expected"), [(0.5, Outcome.ACCEPTED), (0.4, Outcome.FAR), (None, Outcome.ACCEPTED)])
+def test_a_bridge_may_bend_so_far(bend, expected):
+    assert outcome(QualifyConfig(bend=bend), bend=0.4) == expected
 
 
 def test_the_first_reason_counts():

@@ -494,3 +494,31 @@ def test_drift_is_the_share_of_the_way_that_no_action_explains(share):
     states[0, 6:] += share / (1 - share) * way if share < 1 else 1e4 * way
     verdict = judge(models, source, dataclasses.replace(bridges, states=states))
     assert verdict.drift.item() == pytest.approx(share, abs=1e-3)
+
+
+@pytest.mark.parametrize("aside", [0.0, 0.25, -1.5])
+def test_a_bend_is_the_furthest_from_the_straight_way_in_the_plane(aside):
+    """By hand: from one place to another 4 away, once `aside` of it to one side; other columns do not count."""
+    data, models, _ = world()
+    source = Source(data, models.scales, DISCOUNT, 1, None, (0, 2))
+    steps = torch.tensor([5])
+    pairs = dataclasses.replace(pairs_of(source, 1), source=torch.tensor([0]), target=torch.tensor([6]), steps=steps)
+    along = torch.linspace(0, 1, 7)[:, None] * torch.tensor([2.4, 0.0, 3.2])
+    away = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.2, 0.0, 0.0])[:, None] * aside * torch.tensor([-3.2, 0.0, 2.4])
+    other = torch.tensor([0.0, 9.0, 0.0])
+    states = models.scales.state.encode(along + away + other + torch.tensor([5.0, 0.0, -3.0]))
+    states = torch.cat([states, states[-1:].expand(2, -1)])[None]  # padded with the target
+    bridges = wrap_up(models, pairs, states, dataclasses.replace(CONFIG, repair_steps=0))
+    assert judge(models, source, bridges).bend.item() == pytest.approx(abs(aside), abs=1e-5)
+    assert judge(models, world()[2], bridges).bend.item() == 0  # no place in the plane
+
+
+def test_a_bend_counts_what_goes_beyond_the_ends():
+    data, models, _ = world()
+    source = Source(data, models.scales, DISCOUNT, 1, None, (0, 1))
+    steps = torch.tensor([1])
+    pairs = dataclasses.replace(pairs_of(source, 1), source=torch.tensor([0]), target=torch.tensor([2]), steps=steps)
+    states = models.scales.state.encode(torch.tensor([[0.0, 0, 0], [2.5, 0, 0], [1.0, 0, 0]]))
+    states = torch.cat([states, states[-1:].expand(6, -1)])[None]
+    bridges = wrap_up(models, pairs, states, dataclasses.replace(CONFIG, repair_steps=0))
+    assert judge(models, source, bridges).bend.item() == pytest.approx(1.5, abs=1e-5)

@@ -10,6 +10,7 @@ import toy
 from minari_stitch.config import adjust
 from minari_stitch.data import minari_io
 from minari_stitch.diffstitch.transform import DiffStitch
+from minari_stitch.errors import ConfigError
 from minari_stitch.run import Run
 
 
@@ -55,3 +56,12 @@ def test_returns_are_compared_where_they_can_be(run):
     method = DiffStitch()
     by_hand = dataclasses.replace(method, stitch=dataclasses.replace(method.stitch, pairs="connect", rising=True))
     assert by_hand.found(minari_io.read("toy/free-v0"), run).transform.stitch.rising
+
+
+def test_only_what_has_a_place_in_the_plane_can_be_asked_not_to_bend(run):
+    straight = adjust(DiffStitch(), {"qualify.bend": 0.1})
+    assert straight.found(mazes.written(), run).job.origin.place == (0, 1)
+    source = minari_io.read(toy.write())
+    assert source.episodes.observations.shape[1] == 3
+    with pytest.raises(ConfigError, match=r"qualify.bend=0.1 is not possible with 'toy/walk-v0': its states have no"):
+        straight.found(source, run)

@@ -77,7 +77,7 @@ def test_agreement_matches_counting():
         name: np.zeros(count)
         for name in (
             "source", "target", "steps", "similarity", "reachable", "states", "actions", "rewards", "predicted",
-            "termination", "before", "after", "drift", "support", "chain",
+            "termination", "before", "after", "drift", "support", "bend", "chain",
         )
     }  # fmt: skip
     errors, disagreement = rng.exponential(1, (count, 4)), rng.exponential(1.5, count)

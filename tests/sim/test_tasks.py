@@ -94,6 +94,7 @@ def test_the_state_is_what_the_goal_does_not_say():
     assert goals is not None
     seen = without_goals(source, goals).episodes.observations
     np.testing.assert_array_equal(seen, source.episodes.observations[:, 4:])  # achieved_goal repeats x and y
+    np.testing.assert_array_equal(seen[:, goals.place], source.episodes.observations[:, :2])
     for part in source.episodes:
         own = part["observations"]
         np.testing.assert_array_equal(goals.pursue(goals.states(own), goals.goal(own[0])), own)
@@ -109,7 +110,7 @@ def test_what_is_achieved_stays_in_the_state_where_nothing_repeats_it():
     assert goals is not None
     observations = source.episodes.observations
     np.testing.assert_array_equal(goals.states(observations)[:, :2], observations[:, :2])
-    assert goals.states(observations).shape[1] == 6
+    assert goals.states(observations).shape[1] == 6 and goals.place == (0, 1)
 
 
 @pytest.mark.parametrize("method", [None, Resample()])
