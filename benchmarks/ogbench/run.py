@@ -61,11 +61,12 @@ _VALUED = _SMALL | {"target_rate": 0.05}
 _NARROW: dict[str, dict[str, Any]] = {
     "gcbc": _SMALL,
     # With OGBench's 0.5 policies are asked for goals to which no trajectory shows the way. An alpha of 0.003, which is
-    # OGBench's, leaves them to values that are not right yet, and one of 0.3 to imitation (docs/EXPERIMENTS.md, 24, 28,
-    # 38 and 45).
+    # OGBench's, leaves them to values that are not right yet (docs/EXPERIMENTS.md, 24, 28, 38 and 45).
     "gcivl": _VALUED | {"actor_trajectory": 1.0},
-    "gciql": _VALUED | {"alpha": 0.1, "actor_trajectory": 1.0},
+    "gciql": _VALUED | {"alpha": 0.3, "actor_trajectory": 1.0},
 }
+_ALPHAS: dict[Maze, float] = {"large": 0.1}
+"""Of GCIQL: where there is further to go, imitation leads nowhere (OGBench has one for each kind of environment)."""
 _CHAINS: dict[Maze, tuple[int, int]] = {"medium": (8, 0), "large": (8, 0), "giant": (16, 400_000)}
 """Bridges of a chain at most, and steps that are made; 0: as many as the source has."""
 BUDGETS = {
@@ -115,6 +116,14 @@ BUDGETS = {
         Budget(name="published", seeds=8, evaluations=10, last=3, episodes=250),
     )
 }
+
+
+def tuned(plan: Budget, maze: Maze) -> Budget:
+    """With the alpha that suits a maze, in budgets that do not leave OGBench's."""
+    gciql = plan.settings.get("gciql", {})
+    if "alpha" not in gciql or maze not in _ALPHAS:
+        return plan
+    return dataclasses.replace(plan, settings={**plan.settings, "gciql": {**gciql, "alpha": _ALPHAS[maze]}})
 
 
 def variants(maze: Maze) -> tuple[Variant, ...]:
@@ -204,7 +213,7 @@ def main(
     """Train learners for goals on a point maze, play its tasks, and compare with what OGBench published."""
     err = Console(stderr=True)
     try:
-        plan = choose("budget", budget, BUDGETS)
+        plan = tuned(choose("budget", budget, BUDGETS), maze)
         if steps is not None:
             plan = dataclasses.replace(plan, steps=dict.fromkeys(GOAL_ALGORITHMS, steps))
         names = GOAL_ALGORITHMS if algo == "all" else (algo,)

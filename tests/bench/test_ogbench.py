@@ -304,6 +304,16 @@ def test_what_is_compared_is_made_once(points, monkeypatch, tmp_path):
     assert "0 of 2 cells to run" in again.output and "Making" not in again.output
 
 
+def test_a_maze_has_its_own_alpha_where_a_budget_does_not_leave_ogbenchs():
+    for name, budget in run.BUDGETS.items():
+        medium, large = (
+            experiment.settings("gciql", f"ogbench/pointmaze-{maze}-stitch-v0", run.tuned(budget, maze)).alpha
+            for maze in ("medium", "large")
+        )
+        assert (medium, large) == ((0.003, 0.003) if name in ("wide", "published") else (0.3, 0.1))
+        assert run.tuned(budget, "large").settings.get("gcbc") == budget.settings.get("gcbc")
+
+
 def test_learners_for_goals_are_known_by_name():
     for name in run.GOAL_ALGORITHMS:
         assert experiment.for_goals(experiment.algorithm(name)) and run.PUBLISHED["medium"][name]
