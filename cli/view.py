@@ -28,6 +28,7 @@ _OUTCOMES = {
     "inconsistent": "a transition off the dynamics by delta or more",
     "adrift": "errors add up towards the target: no action leads there in time",
     "far": "a state, or the whole way, far from all data",
+    "bent": "the way leaves the straight one by more than qualify.bend",
     "not_better": "the return of the bridge's start would not rise",
     "broken": "an earlier bridge of the same chain does not qualify",
 }
@@ -298,7 +299,7 @@ def _print_pairs(console: Console, report: Any) -> None:
     table = new_table("Proposed pairs", "Outcome", "# Pairs", "Share", "Why")
     for name, why in _OUTCOMES.items():
         count = report.get(name, 0)
-        if name == "broken" and not count:  # of chains, and none is
+        if name in ("bent", "broken") and not count:  # what was not asked, or of chains where none is
             continue
         style = "green" if name == "accepted" else ""
         table.add_row(name.replace("_", " "), f"{count:,}", f"{count / report['proposed']:.1%}", why, style=style)

@@ -99,7 +99,7 @@ class StitchReport:
     """Outcomes of proposed pairs, counted at several thresholds; reports of chunks add up.
 
     Attributes:
-        counts: delta -> `(5,)` pairs by `Outcome`. The first delta is the one that decided.
+        counts: delta -> `(9,)` pairs by `Outcome`. The first delta is the one that decided.
     """
 
     counts: Mapping[float, np.ndarray] = field(default_factory=dict)

@@ -37,8 +37,9 @@ class Outcome(IntEnum):
     INCONSISTENT = 3
     ADRIFT = 4
     FAR = 5
-    NOT_BETTER = 6
-    BROKEN = 7
+    BENT = 6
+    NOT_BETTER = 7
+    BROKEN = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -335,10 +336,10 @@ def qualify(judged: Judged, config: QualifyConfig) -> np.ndarray:
     earned = (judged.drift < config.drift) if config.drift is not None else np.ones_like(consistent)
     near = (judged.support.max(1) < config.support) if config.support is not None else np.ones_like(consistent)
     near &= (judged.support.sum(1) < config.stray) if config.stray is not None else True
-    near &= (judged.bend < config.bend) if config.bend is not None else True
+    straight = (judged.bend < config.bend) if config.bend is not None else np.ones_like(consistent)
     goes_on = (judged.termination < config.termination) | (config.termination == 1)
     better = (judged.after > judged.before) | (not config.better)
-    reasons = [~judged.reachable, ~goes_on, ~consistent, ~earned, ~near, ~better]
+    reasons = [~judged.reachable, ~goes_on, ~consistent, ~earned, ~near, ~straight, ~better]
     return np.select([*reasons, _broken(judged.chain, np.any(reasons, axis=0))], list(Outcome)[1:], Outcome.ACCEPTED)
 
 

@@ -67,7 +67,7 @@ def test_a_bridge_may_stray_so_far_and_so_long(stray, expected):
     assert outcome(QualifyConfig(stray=stray), support=[0.0, 4.5, 4.5, 0.0]) == expected
 
 
-@pytest.mark.parametrize(("bend", "expected"), [(0.5, Outcome.ACCEPTED), (0.4, Outcome.FAR), (None, Outcome.ACCEPTED)])
+@pytest.mark.parametrize(("bend", "expected"), [(0.5, Outcome.ACCEPTED), (0.4, Outcome.BENT), (None, Outcome.ACCEPTED)])
 def test_a_bridge_may_bend_so_far(bend, expected):
     assert outcome(QualifyConfig(bend=bend), bend=0.4) == expected
 
@@ -79,12 +79,14 @@ def test_the_first_reason_counts():
         ({"errors": [0.0, 2.0, 0.0]}, Outcome.INCONSISTENT),
         ({"drift": 0.06}, Outcome.ADRIFT),
         ({"support": [0.0, 11.0, 0.0, 0.0]}, Outcome.FAR),
+        ({"bend": 0.3}, Outcome.BENT),
         ({"after": 0.0}, Outcome.NOT_BETTER),
     ]
+    config = QualifyConfig(delta=2.0, bend=0.3)
     for present in itertools.product([False, True], repeat=len(reasons)):
         chosen = [reason for reason, there in zip(reasons, present, strict=True) if there]
         values = {"similarity": 1.0} | {name: value for columns, _ in chosen for name, value in columns.items()}
-        assert outcome(**values) == (chosen[0][1] if chosen else Outcome.ACCEPTED)
+        assert outcome(config, **values) == (chosen[0][1] if chosen else Outcome.ACCEPTED)
 
 
 @pytest.mark.parametrize(
@@ -121,10 +123,10 @@ def test_what_is_compared_with_delta(rule, expected):
         assert (outcomes == Outcome.ACCEPTED).tolist() == [value < delta for value in expected]
 
 
-@pytest.mark.parametrize("name", ["errors", "bound", "drift", "termination", "after"])
+@pytest.mark.parametrize("name", ["errors", "bound", "drift", "bend", "termination", "after"])
 def test_what_could_not_be_measured_is_never_accepted(name):
     value = [0.0, np.nan, 0.0] if name == "errors" else np.nan
-    assert outcome(**{name: value}) != Outcome.ACCEPTED
+    assert outcome(QualifyConfig(bend=1.0), **{name: value}) != Outcome.ACCEPTED
 
 
 def random_proposals(seed, count=200):
@@ -139,6 +141,7 @@ def random_proposals(seed, count=200):
         before=rng.normal(size=count),
         after=rng.normal(0.5, size=count),
         chain=np.arange(count) // 3,
+        bend=rng.random(count),
     )
 
 
@@ -153,7 +156,7 @@ def test_a_chain_ends_before_the_first_bridge_that_does_not_qualify(bridges):
 
 
 def test_a_report_counts_every_pair_once():
-    chunk, config = random_proposals(0), QualifyConfig(delta=1.5)
+    chunk, config = random_proposals(0), QualifyConfig(delta=1.5, bend=0.8)
     report = StitchReport.of(chunk, config)
     assert next(iter(report.counts)) == 1.5
     for delta, counts in report.counts.items():
