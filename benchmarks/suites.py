@@ -88,6 +88,8 @@ OVER = Variant(
         ("stitch.imitation", 0.0),
         ("qualify.support", 200.0),
         ("qualify.stray", 650.0),
+        ("qualify.bend", 0.08),
+        ("qualify.delta", 0.25),
         ("models.diffusion.horizon", 56),
         ("models.diffusion.width", 32),
         ("models.diffusion.multipliers", (1, 2, 4)),
@@ -103,7 +105,7 @@ OVER = Variant(
     steps=100_000,
 )
 """Bridges over what no trajectory enters, where no behaviour is known: as long as it takes, as far from all data, and
-to many targets (docs/EXPERIMENTS.md, 16, 18, 40 and 41)."""
+to many targets; and straight (docs/EXPERIMENTS.md, 16, 18, 40, 41 and 46)."""
 
 
 EARLY = Variant(
