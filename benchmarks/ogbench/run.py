@@ -3,7 +3,6 @@
     python benchmarks/ogbench/run.py                                 the medium maze, made anew where it is missing
     python benchmarks/ogbench/run.py --maze large --algo gcivl --seeds 4 --alone
     python benchmarks/ogbench/run.py --maze giant --algo gcbc --budget wide --ratio 0:1
-    python benchmarks/ogbench/run.py --maze large --budget long --alone      all three, in the order that OGBench has
     python benchmarks/ogbench/run.py --augmented my/stitched-v0 --augmented my/chained-v0 --ratio 1:1
 
 Unless it is told otherwise it also trains on mixes with what DiffStitch makes of the data, and with the control that
@@ -91,7 +90,7 @@ BUDGETS = {
             steps=dict.fromkeys(GOAL_ALGORITHMS, 10_000),
             settings=_NARROW,
         ),
-        # As long as it takes until GCIVL, whose policy is best early, is where OGBench has it in the large maze.
+        # Four times as long, by which learners with values lose (docs/EXPERIMENTS.md, 45).
         Budget(
             name="long",
             seeds=8,
