@@ -68,6 +68,17 @@ _ALPHAS: dict[Maze, float] = {"large": 0.1}
 """Of GCIQL: where there is further to go, imitation leads nowhere (OGBench has one for each kind of environment)."""
 _CHAINS: dict[Maze, tuple[int, int]] = {"medium": (8, 0), "large": (8, 0), "giant": (16, 400_000)}
 """Bridges of a chain at most, and steps that are made; 0: as many as the source has."""
+# Small networks and large steps: some minute a run on one core.
+_MAZES = Budget(
+    name="mazes",
+    seeds=8,
+    evaluations=4,
+    last=2,
+    episodes=50,
+    lanes=8,
+    steps=dict.fromkeys(GOAL_ALGORITHMS, 10_000),
+    settings=_NARROW,
+)
 BUDGETS = {
     budget.name: budget
     for budget in (
@@ -79,28 +90,9 @@ BUDGETS = {
             steps=dict.fromkeys(GOAL_ALGORITHMS, 20),
             settings=_NARROW,
         ),
-        # Small networks and large steps: some minute a run on one core.
-        Budget(
-            name="mazes",
-            seeds=8,
-            evaluations=4,
-            last=2,
-            episodes=50,
-            lanes=8,
-            steps=dict.fromkeys(GOAL_ALGORITHMS, 10_000),
-            settings=_NARROW,
-        ),
+        _MAZES,
         # Four times as long, by which learners with values lose (docs/EXPERIMENTS.md, 45).
-        Budget(
-            name="long",
-            seeds=8,
-            evaluations=4,
-            last=2,
-            episodes=50,
-            lanes=8,
-            steps=dict.fromkeys(GOAL_ALGORITHMS, 40_000),
-            settings=_NARROW,
-        ),
+        dataclasses.replace(_MAZES, name="long", steps=dict.fromkeys(GOAL_ALGORITHMS, 40_000)),
         # For the giant maze, in which narrow networks reach nothing: two minutes a run. Without a rate that decays a
         # clone reaches 58 at one evaluation and 20 at the next.
         Budget(
