@@ -262,7 +262,7 @@ def judge(models: Models, source: Source, bridges: Bridges) -> Verdict:
         bound=errors.amax(1) + models.calibration(disagreement),
         drift=_drift(states, predicted),
         support=support,
-        bend=_bend(models.scales.state.decode(states), source.place),
+        bend=_bend(models, states, source.place),
         termination=(ends * inside).amax(1),
         before=source.returns[pairs.source],
         after=after,
@@ -276,11 +276,11 @@ def _drift(states: Tensor, predicted: Tensor) -> Tensor:
     return (total * way).sum(1) / way.square().sum(1).clamp(min=1e-12)
 
 
-def _bend(states: Tensor, place: Sequence[int] | None) -> Tensor:
-    """How far bridges `(B, L + 2, S)`, in the units of the source, leave the straight way, as a share of its length."""
+def _bend(models: Models, states: Tensor, place: Sequence[int] | None) -> Tensor:
+    """How far bridges `(B, L + 2, S)` leave the straight way, as a share of its length, in the units of the source."""
     if place is None:
         return states.new_zeros(len(states))
-    places = states[..., list(place)]
+    places = models.scales.state.decode(states)[..., list(place)]
     way = (places[:, -1] - places[:, 0])[:, None]  # padded with the target
     length, off = way.square().sum(-1).clamp(min=1e-12), places - places[:, :1]
     along = ((off * way).sum(-1) / length).clamp(0, 1)[..., None]

@@ -158,12 +158,12 @@ class DiffStitch(Transform):
         Raises:
             ConfigError: They ask for what the dataset does not have.
         """
-        episodes = dataset.episodes
         if self.qualify.bend is not None and place(dataset, goals) is None:
             raise ConfigError(
                 f"qualify.bend={self.qualify.bend:g} is not possible with {dataset.dataset_id!r}: its states have no "
                 "place in the plane; leave it out, and bound qualify.stray or qualify.support instead"
             )
+        episodes = dataset.episodes
         first = episodes.observations[episodes.state_offsets[:-1]]
         differ = np.ptp(episodes.returns_to_go(self.stitch.discount)) > 0
         one_task = bool(differ) and (goals is None or not np.ptp([goals.goal(row) for row in first], axis=0).any())
